@@ -1,0 +1,1 @@
+"""Reinforcement-learning algorithms, one each; imported as ``malib_lite.algorithms``."""

@@ -1,0 +1,1 @@
+"""Environment adapters, one family each; imported as ``malib_lite.envs``."""

@@ -1,0 +1,110 @@
+"""Typed configuration: frozen dataclasses, checked where a user's values come in.
+
+A configurable thing declares its fields beside the code that uses them::
+
+    @config
+    class ReplayConfig:
+        capacity: PositiveInt = option(50_000, "transitions kept; the oldest go first")
+
+Anything a user hands over (Python dictionaries, YAML, the command line) becomes such an object through
+:func:`build`, which raises :class:`ConfigError` with the key, the value and the nearest valid choice.
+The checking itself is pydantic's; it is imported only when something is checked, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Interval
+from typing_extensions import dataclass_transform
+
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0.0)]
+NonNegativeFloat = Annotated[float, Ge(0.0)]
+Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+
+C = TypeVar("C")
+
+
+class ConfigError(ValueError):
+    """A user's setting cannot be used; the message says which, and what could stand there instead."""
+
+
+def option(default: Any, help: str) -> Any:
+    """A field of a config class with its line of help. Lists and dictionaries are copied for each object."""
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, dataclasses.field))
+def config(cls: type[C]) -> type[C]:
+    """Make ``cls`` a frozen, keyword-only dataclass that refuses unknown keys."""
+    cls.__pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """The end of an error message: the nearest of ``choices``, or all of them where none is near."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there are none"
+
+
+def build(cls: type[C], values: Mapping[str, Any] | C | None, path: str = "") -> C:
+    """Turn a user's ``values`` into a checked ``cls``.
+
+    Args:
+        cls: a class made with :func:`config`.
+        values: a mapping (nested mappings for nested classes), an object of ``cls``, or None for the defaults.
+        path: where the values stand in the whole configuration, for messages (``"trainer"``).
+
+    Raises:
+        ConfigError: unknown key, wrong type, value out of bounds, or a contradiction found by ``__post_init__``.
+    """
+    import pydantic
+
+    if isinstance(values, cls):
+        return values
+    if values is not None and not isinstance(values, Mapping):
+        raise ConfigError(f"'{path}' takes a mapping of {cls.__name__} fields, not {values!r}")
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(dict(values or {}))
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, problem, path) for problem in error.errors())) from None
+
+
+def _explain(cls: type, problem: Any, path: str) -> str:
+    """One sentence about one of pydantic's findings."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(([path] if path else []) + location)
+    if problem["type"] == "unexpected_keyword_argument":
+        owner: Any = cls
+        for part in location[:-1]:
+            owner = next((f.type for f in dataclasses.fields(owner) if f.name == part), owner)
+        names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+        prefix = key.rsplit(".", 1)[0] + "." if "." in key else ""
+        return f"unknown key '{key}': " + suggest(key, [prefix + name for name in names])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{key}' = {problem['input']!r}: {message}" if location else f"{path or cls.__name__}: {message}"
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The fields of a config object as plain values, nested classes as nested dictionaries."""
+    return dataclasses.asdict(settings)
+
+
+def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str]]:
+    """Rows (dotted key, type, default, help) of a config class, for ``--help`` and the documentation."""
+    rows = []
+    for field in dataclasses.fields(cls):
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        rows.append((f"{path}.{field.name}" if path else field.name, kind, repr(default), field.metadata.get("help", "")))
+    return rows

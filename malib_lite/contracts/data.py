@@ -1,0 +1,117 @@
+"""What travels from the environments to the learners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Field(NamedTuple):
+    """Shape (without T and S) and dtype of one recorded array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclass
+class Trajectories:
+    """S streams, each one agent's own sequence of decisions in one environment, at most T rows long.
+
+    Row t holds a decision: what was seen, what was done, and what came of it *until the agent's next decision*. The
+    observation after decision t always stands in row t + 1, so observations have T + 1 rows. Where a stream goes on,
+    that row is the next decision. Where it was truncated, the row holds the final observation and is not ``valid``.
+    Where it terminated, the row is the first of another episode and must not be used: ``terminated`` says so.
+
+    Rows that are not ``valid`` (final observations, and the tail of streams shorter than T) count nowhere.
+    """
+
+    observation: np.ndarray  # (T + 1, S, *obs)
+    action: np.ndarray  # (T, S, *action)
+    reward: np.ndarray  # (T, S) float32
+    terminated: np.ndarray  # (T, S) bool
+    truncated: np.ndarray  # (T, S) bool
+    valid: np.ndarray  # (T, S) bool
+    episode: np.ndarray  # (T, S) int64: running number of the episode in its environment
+    policy_version: np.ndarray  # (T, S) int64: version of the parameters that chose the action
+    action_mask: np.ndarray | None = None  # (T + 1, S, A) bool; every row has a True
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)  # (T, S, ...): the policy's declared fields
+
+    @property
+    def num_decisions(self) -> int:
+        """How many valid rows there are."""
+        return int(self.valid.sum())
+
+    @staticmethod
+    def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
+        """Put streams side by side, in the given order; shorter parts get rows that are not valid."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = max(part.reward.shape[0] for part in parts)
+
+        def join(arrays: Sequence[np.ndarray], length: int, fill: object = 0) -> np.ndarray:
+            pads = [[(0, length - a.shape[0])] + [(0, 0)] * (a.ndim - 1) for a in arrays]
+            padded = [np.pad(a, pad, constant_values=fill) for a, pad in zip(arrays, pads, strict=True)]
+            return np.concatenate(padded, axis=1)
+
+        first = parts[0]
+        return Trajectories(
+            observation=join([p.observation for p in parts], rows + 1),
+            action_mask=None
+            if first.action_mask is None
+            else join([p.action_mask for p in parts if p.action_mask is not None], rows + 1, fill=True),
+            extras={name: join([p.extras[name] for p in parts], rows) for name in first.extras},
+            **{
+                name: join([getattr(p, name) for p in parts], rows)
+                for name in ("action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
+            },
+        )
+
+    def transitions(self) -> Transitions:
+        """The valid rows as unordered transitions, stream after stream within each time row."""
+        t, s = np.nonzero(self.valid)
+        terminated = self.terminated[t, s]
+        next_mask = None
+        if self.action_mask is not None:
+            next_mask = self.action_mask[t + 1, s]
+            next_mask[terminated] = True  # nothing follows: no row may be all False, or a masked maximum is -inf
+        return Transitions(
+            observation=self.observation[t, s],
+            action=self.action[t, s],
+            reward=self.reward[t, s],
+            next_observation=self.observation[t + 1, s],
+            terminated=terminated,
+            action_mask=None if self.action_mask is None else self.action_mask[t, s],
+            next_action_mask=next_mask,
+        )
+
+
+@dataclass
+class Transitions:
+    """B unordered decisions with what followed; the unit of replay."""
+
+    observation: np.ndarray  # (B, *obs)
+    action: np.ndarray  # (B, *action)
+    reward: np.ndarray  # (B,) float32
+    next_observation: np.ndarray  # (B, *obs): meaningless where terminated
+    terminated: np.ndarray  # (B,) bool: no bootstrapping beyond; truncation does bootstrap
+    action_mask: np.ndarray | None = None  # (B, A) bool
+    next_action_mask: np.ndarray | None = None  # (B, A) bool: all True where terminated
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+class ReplaySpec(NamedTuple):
+    """What an off-policy trainer wants of its store."""
+
+    capacity: int  # transitions kept
+    batch_size: int  # transitions in one update
+    learning_starts: int  # transitions before the first update
+    updates_per_step: float  # updates per recorded decision
+
+
+class OnPolicySpec(NamedTuple):
+    """What an on-policy trainer wants: every round's trajectories, once."""

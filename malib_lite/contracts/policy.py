@@ -1,0 +1,97 @@
+"""The policy contract: how an agent acts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from malib_lite.contracts.data import Field
+
+
+class PolicyOutput(NamedTuple):
+    """One action for each row of a batch."""
+
+    action: torch.Tensor  # (B,) int64 for Discrete, (B, *action) float32 for Box
+    log_prob: torch.Tensor | None  # (B,) float32, where the policy has one
+    extras: Mapping[str, torch.Tensor]  # (B, ...): exactly the policy's declared extra_fields
+    hidden_state: Any
+
+
+class Policy(nn.Module):
+    """A network with a way of acting; what is learnt and everything that travels with it is in its ``state_dict``.
+
+    The sampler's loop::
+
+        policy.seed(7)                                   # its own random stream, never torch's global one
+        policy.load_state_dict(parameters)               # normalisers and exploration rates come along as buffers
+        output = policy.compute_action(observation, act_mask, evaluate=False)
+        record(output.action, **output.extras)
+
+    ``evaluate=True`` turns exploration off and, for a distribution, takes its mode. A member of a population plays
+    its policy proper: ``evaluate = not policy.stochastic``.
+    """
+
+    stochastic: ClassVar[bool] = False  # the policy proper is a distribution; its mode would be another policy
+    model_class: ClassVar[type]  # made with malib_lite.config.config: what ``model_config`` may say
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        model_config: Mapping[str, Any] | None = None,
+        custom_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.model_config = dict(model_config or {})
+        self.custom_config = dict(custom_config or {})
+        self.generator = torch.Generator()
+
+    @classmethod
+    def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        """Raise ConfigError, with what would fit, where the policy cannot act in these spaces."""
+
+    @property
+    def extra_fields(self) -> dict[str, Field]:
+        """What this policy's trainer needs recorded beside observation, mask, action and reward."""
+        return {}
+
+    def seed(self, seed: int) -> None:
+        """Restart the policy's random stream."""
+        self.generator.manual_seed(seed)
+
+    @abstractmethod
+    def compute_action(
+        self,
+        observation: torch.Tensor,
+        act_mask: torch.Tensor | None = None,
+        evaluate: bool = False,
+        hidden_state: Any = None,
+    ) -> PolicyOutput:
+        """Choose actions for a batch of observations (B, *obs); ``act_mask`` (B, A) bool marks the legal ones."""
+
+    def action_probs(
+        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
+    ) -> torch.Tensor:
+        """The distribution that :meth:`compute_action` draws from, (B, A), for Discrete actions."""
+        raise NotImplementedError(f"{type(self).__name__} has no finite action distribution")
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        """A copy of the ``state_dict`` as arrays: what is published, pooled and saved. Never a reference."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
+
+    def import_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Copy arrays that :meth:`export_state` gave into this policy, in place."""
+        own = self.state_dict(keep_vars=True)
+        if own.keys() != state.keys():
+            raise ValueError(f"parameters do not fit: {sorted(own.keys() ^ state.keys())} on one side only")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(torch.from_numpy(np.array(state[name])))

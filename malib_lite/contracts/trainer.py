@@ -1,0 +1,118 @@
+"""The trainer contract: how a policy learns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import torch
+
+from malib_lite.config import build
+from malib_lite.contracts.data import OnPolicySpec, ReplaySpec
+from malib_lite.contracts.policy import Policy
+
+BatchT = TypeVar("BatchT")  # what the store gives: Trajectories or Transitions
+MinibatchT = TypeVar("MinibatchT")  # what one gradient is computed from
+Metrics = dict[str, float]
+
+
+class Trainer(ABC, Generic[BatchT, MinibatchT]):
+    """Pure mathematics around an optimiser: a batch in, an updated policy and metrics out.
+
+    The learner's loop::
+
+        trainer.advance(num_steps)              # schedules follow the number of recorded decisions
+        for batch in store.batches():           # a store of the kind that ``data_spec`` asks for
+            metrics = trainer.train(batch)
+
+    ``train`` is made of three parts, so that the same trainer serves one learner or K gradient workers:
+    :meth:`minibatches` prepares the batch, :meth:`compute_gradients` touches no state of the optimiser, and
+    :meth:`apply_gradients` is the only place where parameters change.
+    """
+
+    config_class: ClassVar[type]  # made with malib_lite.config.config
+    batch_mode: ClassVar[Literal["time_step", "episode"]] = "time_step"  # "episode": rounds end with whole episodes
+
+    def __init__(
+        self, training_config: Mapping[str, Any] | Any, policy_instance: Policy, seed: int = 0, horizon: int | None = None
+    ) -> None:
+        """
+        Args:
+            training_config: an object of ``config_class``, or a mapping of its fields.
+            policy_instance: the policy that is trained in place.
+            seed: of the trainer's own random stream (shuffling and the like).
+            horizon: recorded decisions that schedules span; the config's ``total_timesteps`` comes first if it is set.
+        """
+        self.config = build(self.config_class, training_config, "trainer")
+        self.policy = policy_instance
+        self.generator = torch.Generator().manual_seed(seed)
+        self.horizon = getattr(self.config, "total_timesteps", None) or horizon
+        self.num_steps = 0  # recorded decisions so far
+        self.num_updates = 0  # calls of apply_gradients
+        self.setup()
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Build optimisers and target networks."""
+
+    @abstractmethod
+    def data_spec(self) -> ReplaySpec | OnPolicySpec:
+        """The store that this trainer is fed from."""
+
+    @abstractmethod
+    def minibatches(self, batch: BatchT) -> Iterator[MinibatchT]:
+        """Everything that happens to a batch before gradients: returns, advantages, shuffling, epochs."""
+
+    @abstractmethod
+    def compute_gradients(self, minibatch: MinibatchT) -> tuple[Sequence[torch.Tensor], Metrics]:
+        """Gradients of the loss, in the order of ``parameters()``, and what to report of it."""
+
+    @abstractmethod
+    def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
+        """Clip, step the optimiser, count the update, follow with target networks."""
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [p for p in self.policy.parameters() if p.requires_grad]
+
+    def advance(self, num_steps: int) -> None:
+        """Note ``num_steps`` further recorded decisions, for schedules."""
+        self.num_steps += num_steps
+
+    def train(self, batch: BatchT) -> Metrics:
+        """Learn from one batch; returns the mean of each metric over its minibatches."""
+        sums: dict[str, float] = {}
+        count = 0
+        for minibatch in self.minibatches(batch):
+            gradients, metrics = self.compute_gradients(minibatch)
+            metrics = {**metrics, **self.apply_gradients(gradients)}
+            count += 1
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return {name: total / count for name, total in sums.items()}
+
+    def progress(self) -> float:
+        """Share of the horizon that is behind, in [0, 1]; 0 where there is no horizon."""
+        return min(1.0, self.num_steps / self.horizon) if self.horizon else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the policy that an exact continuation needs; subclasses add their optimisers."""
+        return {
+            "num_steps": self.num_steps,
+            "num_updates": self.num_updates,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        self.num_steps = state["num_steps"]
+        self.num_updates = state["num_updates"]
+        self.generator.set_state(state["generator"])
+
+
+class Algorithm(NamedTuple):
+    """What an algorithm's module announces: its policy and the trainer of that policy."""
+
+    policy: type[Policy]
+    trainer: type[Trainer[Any, Any]]
