@@ -22,7 +22,7 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
 
     The learner's loop::
 
-        trainer.advance(num_steps)              # schedules follow the number of recorded decisions
+        trainer.advance(num_steps)              # schedules follow the number of environment steps
         for batch in store.batches():           # a store of the kind that ``data_spec`` asks for
             metrics = trainer.train(batch)
 
@@ -42,13 +42,13 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
             training_config: an object of ``config_class``, or a mapping of its fields.
             policy_instance: the policy that is trained in place.
             seed: of the trainer's own random stream (shuffling and the like).
-            horizon: recorded decisions that schedules span; the config's ``total_timesteps`` comes first if it is set.
+            horizon: environment steps that schedules span; the config's ``total_timesteps`` comes first if it is set.
         """
         self.config = build(self.config_class, training_config, "trainer")
         self.policy = policy_instance
         self.generator = torch.Generator().manual_seed(seed)
         self.horizon = getattr(self.config, "total_timesteps", None) or horizon
-        self.num_steps = 0  # recorded decisions so far
+        self.num_steps = 0  # environment steps so far
         self.num_updates = 0  # calls of apply_gradients
         self.setup()
 
@@ -77,7 +77,7 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         return [p for p in self.policy.parameters() if p.requires_grad]
 
     def advance(self, num_steps: int) -> None:
-        """Note ``num_steps`` further recorded decisions, for schedules."""
+        """Note ``num_steps`` further environment steps, for schedules."""
         self.num_steps += num_steps
 
     def train(self, batch: BatchT) -> Metrics:

@@ -40,7 +40,7 @@ class VectorEnvironment(ABC):
             if venv.finished.any():
                 views = venv.reset(venv.finished)                   # rewards and flags of those rows are cleared
 
-    ``finished`` is (E,) bool; stepping ignores environments that are finished.
+    ``finished`` is (E,) bool; stepping ignores environments that are finished. The caller may set it to park one.
     """
 
     num_envs: int

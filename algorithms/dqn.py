@@ -1,0 +1,238 @@
+"""Deep Q-learning with a replay memory and a target network.
+
+Papers:
+    Mnih et al. 2015, Human-level control through deep reinforcement learning (https://doi.org/10.1038/nature14236),
+    algorithm 1. Van Hasselt et al. 2016, Deep reinforcement learning with double Q-learning
+    (https://arxiv.org/abs/1509.06461), the target in section "Double DQN".
+
+Deviations:
+    Illegal actions take no part: not in acting, not in exploration, not in the target's maximum and argmax.
+    Adam for RMSProp; Huber loss with threshold 1 (the paper's clipped error term); gradients clipped by norm.
+    Updates come in bursts between rounds of play, ``updates_per_step`` for each recorded decision.
+    A target network that follows softly (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971) by default.
+    The learning rate falls linearly, or the last policy of a run depends on which way the values last swung.
+
+Expected:
+    Q* of a small decision process to 1e-2 (tests/test_algorithms.py).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.config import (
+    ConfigError,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    config,
+    option,
+    to_dict,
+)
+from malib_lite.contracts.data import ReplaySpec, Transitions
+from malib_lite.contracts.policy import Policy, PolicyOutput
+from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
+from malib_lite.models.distributions import ILLEGAL_LOGIT
+from malib_lite.models.nets import MLPConfig, check_observation_space, make_net
+
+
+@config
+class DQNConfig:
+    """Schedules span the horizon: ``total_timesteps``, or else the run's own. Without either they stand at their end
+    (exploration) and their beginning (learning rate)."""
+
+    total_timesteps: PositiveInt | None = option(None, "recorded decisions that schedules span; None: the run's own")
+    # learning
+    discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
+    learning_rate: NonNegativeFloat = option(1e-3, "Adam's step size at the beginning")
+    learning_rate_final: Fraction = option(0.02, "share of learning_rate left at the end of the horizon; 1 holds it")
+    double: bool = option(True, "choose the next action by the online network, value it by the target network")
+    tau: Fraction = option(0.01, "share of the way the target network goes at each of its updates; 1 copies")
+    target_update_interval: PositiveInt = option(1, "updates between updates of the target network")
+    max_grad_norm: PositiveFloat = option(10.0, "gradients are scaled down to this norm")
+    # replay
+    batch_size: PositiveInt = option(64, "transitions in one update")
+    capacity: PositiveInt = option(50_000, "transitions kept; the oldest go first")
+    learning_starts: PositiveInt = option(500, "transitions before the first update")
+    updates_per_step: PositiveFloat = option(0.5, "updates for each recorded decision")
+    # exploration
+    epsilon_initial: Fraction = option(1.0, "share of random actions at the beginning")
+    epsilon_final: Fraction = option(0.05, "share of random actions after exploration_fraction of the horizon")
+    exploration_fraction: Fraction = option(0.2, "share of the horizon over which random actions become rarer")
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.capacity or self.learning_starts > self.capacity:
+            raise ValueError(
+                f"capacity ({self.capacity}) must hold batch_size ({self.batch_size})"
+                f" and learning_starts ({self.learning_starts}) transitions"
+            )
+
+
+def q_target(
+    reward_t: torch.Tensor,
+    q_online_tp1: torch.Tensor,
+    q_target_tp1: torch.Tensor,
+    mask_tp1: torch.Tensor | None,
+    terminated_t: torch.Tensor,
+    discount: float,
+) -> torch.Tensor:
+    """r + gamma * Q_target(s', argmax_a Q_online(s', a)) over legal a; just r where the episode terminated.
+
+    The target of double Q-learning; with ``q_online_tp1 = q_target_tp1`` it is that of Mnih et al.
+
+    Args:
+        reward_t: (B,) float32.
+        q_online_tp1, q_target_tp1: (B, A) float32, values of the next observation; anything where terminated.
+        mask_tp1: (B, A) bool, the legal next actions; None: all.
+        terminated_t: (B,) bool.
+        discount: gamma.
+
+    Returns:
+        (B,) float32.
+    """
+    if mask_tp1 is not None:
+        q_online_tp1 = q_online_tp1.masked_fill(~mask_tp1, ILLEGAL_LOGIT)
+    best_tp1 = q_online_tp1.argmax(-1, keepdim=True)
+    value_tp1 = q_target_tp1.gather(-1, best_tp1).squeeze(-1)
+    return torch.where(terminated_t, reward_t, reward_t + discount * value_tp1)
+
+
+def q_loss(q_t: torch.Tensor, action_t: torch.Tensor, target_t: torch.Tensor) -> torch.Tensor:
+    """Mean Huber loss of the taken actions' values; q_t (B, A) float32, action_t (B,) int64, target_t (B,) float32."""
+    return nn.functional.smooth_l1_loss(q_t.gather(-1, action_t.unsqueeze(-1)).squeeze(-1), target_t)
+
+
+class DQNPolicy(Policy):
+    """Acts greedily on Q, and at random with probability ``epsilon``, which travels with the parameters."""
+
+    model_class = MLPConfig
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        model_config: Mapping[str, Any] | None = None,
+        custom_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(observation_space, action_space, model_config, custom_config)
+        self.check_spaces(observation_space, action_space)
+        self.q_net = make_net(observation_space, int(action_space.n), self.model_config, output_gain=1.0)
+        self.register_buffer("epsilon", torch.tensor(1.0))
+
+    @classmethod
+    def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        check_observation_space(observation_space)
+        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
+            others = "; ppo and pg take continuous actions" if isinstance(action_space, spaces.Box) else ""
+            raise ConfigError(f"dqn needs Discrete actions from 0, this environment has {action_space}{others}")
+
+    def compute_action(
+        self,
+        observation: torch.Tensor,
+        act_mask: torch.Tensor | None = None,
+        evaluate: bool = False,
+        hidden_state: Any = None,
+    ) -> PolicyOutput:
+        action = self._greedy(observation, act_mask)
+        epsilon = 0.0 if evaluate else self.epsilon.item()
+        if epsilon > 0.0:
+            batch = len(action)
+            explores = torch.rand(batch, generator=self.generator) < epsilon
+            lottery = torch.rand((batch, int(self.action_space.n)), generator=self.generator)
+            if act_mask is not None:
+                lottery.masked_fill_(~act_mask, -1.0)  # tickets are at least 0: an illegal one never wins
+            action = torch.where(explores, lottery.argmax(-1), action)
+        return PolicyOutput(action, None, {}, hidden_state)
+
+    def action_probs(
+        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
+    ) -> torch.Tensor:
+        greedy = nn.functional.one_hot(self._greedy(observation, act_mask), int(self.action_space.n)).float()
+        if evaluate:
+            return greedy
+        legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
+        return (1 - self.epsilon) * greedy + self.epsilon * legal / legal.sum(-1, keepdim=True)
+
+    def _greedy(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> torch.Tensor:
+        q = self.q_net(observation)  # (B, A)
+        return (q if act_mask is None else q.masked_fill(~act_mask, ILLEGAL_LOGIT)).argmax(-1)
+
+
+class DQNTrainer(Trainer[Transitions, Transitions]):
+    """Q-learning from replayed transitions."""
+
+    config_class = DQNConfig
+
+    def setup(self) -> None:
+        self.trained = self.parameters()
+        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.target_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
+        self._follow_schedules()
+
+    def data_spec(self) -> ReplaySpec:
+        c = self.config
+        return ReplaySpec(c.capacity, c.batch_size, c.learning_starts, c.updates_per_step)
+
+    def advance(self, num_steps: int) -> None:
+        super().advance(num_steps)
+        self._follow_schedules()
+
+    def _follow_schedules(self) -> None:
+        c = self.config
+        explored = (
+            min(1.0, self.progress() / c.exploration_fraction) if self.horizon and c.exploration_fraction else 1.0
+        )
+        self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
+        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
+
+    def minibatches(self, batch: Transitions) -> Iterator[Transitions]:
+        return iter((batch,))
+
+    def compute_gradients(self, minibatch: Transitions) -> tuple[Sequence[torch.Tensor], Metrics]:
+        q_net, mask = self.policy.q_net, minibatch.next_action_mask
+        next_observation = torch.from_numpy(minibatch.next_observation)
+        with torch.no_grad():
+            q_target_tp1 = self.target_net(next_observation)
+            target_t = q_target(
+                torch.from_numpy(minibatch.reward),
+                q_net(next_observation) if self.config.double else q_target_tp1,
+                q_target_tp1,
+                None if mask is None else torch.from_numpy(mask),
+                torch.from_numpy(minibatch.terminated),
+                self.config.discount,
+            )
+        q_t = q_net(torch.from_numpy(minibatch.observation))
+        loss = q_loss(q_t, torch.from_numpy(minibatch.action), target_t)
+        metrics = {"loss": finite(loss, "dqn"), "q_mean": q_t.detach().mean().item()}
+        return torch.autograd.grad(loss, self.trained), metrics
+
+    def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
+        norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm, "dqn")
+        self.num_updates += 1
+        if self.num_updates % self.config.target_update_interval == 0:
+            with torch.no_grad():
+                for target, online in zip(self.target_net.parameters(), self.policy.q_net.parameters(), strict=True):
+                    target.lerp_(online, self.config.tau)
+        return {"grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"optimiser": self.optimiser.state_dict(), "target_net": self.target_net.state_dict()}
+        return {**super().state_dict(), **copy.deepcopy(own)}  # copies: torch gives references
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+        self.target_net.load_state_dict(state["target_net"])
+        self._follow_schedules()
+
+
+DEFAULT_CONFIG = {"training_config": to_dict(DQNConfig()), "model_config": to_dict(MLPConfig()), "custom_config": {}}
+ALGORITHM = Algorithm(DQNPolicy, DQNTrainer)

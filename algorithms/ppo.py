@@ -1,0 +1,240 @@
+"""Proximal policy optimisation with a clipped objective.
+
+Papers:
+    Schulman et al. 2017, Proximal policy optimization algorithms (https://arxiv.org/abs/1707.06347): equation 7 (the
+    clipped surrogate), equation 9 (with value loss and entropy bonus), algorithm 1. Advantages: Schulman et al. 2016
+    (https://arxiv.org/abs/1506.02438).
+
+Deviations:
+    Actor and critic share no layers. Advantages are normalised over the round. The gradient's norm is clipped and the
+    learning rate falls linearly. Optionally a round ends early once the policy has moved ``target_kl`` away.
+    Values are computed when a round arrives, not recorded while playing: the sampler never runs the critic, and the
+    final observations of truncated episodes are valued like all others.
+
+Expected:
+    The gradient at ratio 1 is the policy gradient (tests/test_losses.py); the optimal action of a small decision
+    process (tests/test_algorithms.py).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.returns import gae
+from malib_lite.config import (
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    config,
+    option,
+    to_dict,
+)
+from malib_lite.contracts.data import Field, OnPolicySpec, Trajectories
+from malib_lite.contracts.policy import Policy, PolicyOutput
+from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
+from malib_lite.models.nets import Actor, MLPConfig, check_actor_spaces, make_net
+
+
+@config
+class PPOConfig:
+    """Several passes over each round, in shuffled minibatches."""
+
+    total_timesteps: PositiveInt | None = option(None, "recorded decisions that schedules span; None: the run's own")
+    # returns
+    discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
+    gae_lambda: Fraction = option(0.95, "lambda: 0 trusts the critic, 1 the rewards that were seen")
+    normalise_advantages: bool = option(True, "to mean 0 and deviation 1 over a round")
+    # optimisation
+    learning_rate: NonNegativeFloat = option(1e-3, "Adam's step size at the beginning")
+    learning_rate_final: Fraction = option(0.05, "share of learning_rate left at the end of the horizon; 1 holds it")
+    num_epochs: PositiveInt = option(10, "passes over each round")
+    minibatch_size: PositiveInt = option(256, "decisions in one gradient, about")
+    max_grad_norm: PositiveFloat = option(0.5, "gradients are scaled down to this norm")
+    # loss
+    clip_ratio: PositiveFloat = option(0.2, "epsilon of equation 7")
+    value_coef: NonNegativeFloat = option(0.5, "c1 of equation 9, weight of the value loss")
+    entropy_coef: NonNegativeFloat = option(0.01, "c2 of equation 9, weight of the entropy bonus")
+    target_kl: PositiveFloat | None = option(None, "stop with a round once the policy has moved so far; None: never")
+
+
+class PPOBatch(NamedTuple):
+    """B decisions, shuffled."""
+
+    observation: torch.Tensor  # (B, *obs)
+    action: torch.Tensor  # (B,) int64 or (B, *action) float32
+    action_mask: torch.Tensor | None  # (B, A) bool
+    log_prob: torch.Tensor  # (B,) float32, of the policy that acted
+    advantage: torch.Tensor  # (B,) float32
+    value_target: torch.Tensor  # (B,) float32
+
+
+def clipped_surrogate_loss(
+    log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor, advantage_t: torch.Tensor, clip_ratio: float
+) -> torch.Tensor:
+    """Minus equation 7 of https://arxiv.org/abs/1707.06347, averaged; all (B,) float32."""
+    ratio_t = (log_prob_t - old_log_prob_t).exp()
+    clipped_t = ratio_t.clamp(1 - clip_ratio, 1 + clip_ratio)
+    return -torch.min(ratio_t * advantage_t, clipped_t * advantage_t).mean()
+
+
+def value_loss(value_t: torch.Tensor, value_target_t: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the critic, L^VF of equation 9; both (B,) float32."""
+    return (value_t - value_target_t).square().mean()
+
+
+def kl_estimate(log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor) -> torch.Tensor:
+    """KL(old, new) from the old policy's actions: unbiased, never negative (http://joschu.net/blog/kl-approx.html)."""
+    log_ratio_t = log_prob_t - old_log_prob_t
+    return (log_ratio_t.exp() - 1 - log_ratio_t).mean()
+
+
+class PPOPolicy(Policy):
+    """A categorical (Discrete actions) or Gaussian (Box actions) policy, and the critic that trains it."""
+
+    stochastic = True
+    model_class = MLPConfig
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        model_config: Mapping[str, Any] | None = None,
+        custom_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(observation_space, action_space, model_config, custom_config)
+        self.check_spaces(observation_space, action_space)
+        self.actor = Actor(observation_space, action_space, self.model_config)
+        self.critic = make_net(observation_space, 1, self.model_config, output_gain=1.0)
+
+    @classmethod
+    def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        check_actor_spaces("ppo", observation_space, action_space)
+
+    @property
+    def extra_fields(self) -> dict[str, Field]:
+        return {"log_prob": Field((), np.dtype(np.float32))}
+
+    def compute_action(
+        self,
+        observation: torch.Tensor,
+        act_mask: torch.Tensor | None = None,
+        evaluate: bool = False,
+        hidden_state: Any = None,
+    ) -> PolicyOutput:
+        distribution = self.actor(observation, act_mask)
+        action = distribution.mode if evaluate else distribution.draw(self.generator)
+        log_prob = distribution.log_prob(action)
+        return PolicyOutput(action, log_prob, {"log_prob": log_prob}, hidden_state)
+
+    def action_probs(
+        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
+    ) -> torch.Tensor:
+        if not isinstance(self.action_space, spaces.Discrete):
+            return super().action_probs(observation, act_mask, evaluate)
+        distribution = self.actor(observation, act_mask)
+        return (
+            nn.functional.one_hot(distribution.mode, int(self.action_space.n)).float()
+            if evaluate
+            else distribution.probs
+        )
+
+
+class PPOTrainer(Trainer[Trajectories, PPOBatch]):
+    """Algorithm 1: advantages of a round, then epochs of minibatches."""
+
+    config_class = PPOConfig
+
+    def setup(self) -> None:
+        self.trained = self.parameters()
+        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.last_kl = 0.0  # of the last minibatch, for target_kl
+
+    def data_spec(self) -> OnPolicySpec:
+        return OnPolicySpec()
+
+    def advance(self, num_steps: int) -> None:
+        super().advance(num_steps)
+        self._follow_schedule()
+
+    def _follow_schedule(self) -> None:
+        c = self.config
+        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
+
+    def minibatches(self, batch: Trajectories) -> Iterator[PPOBatch]:
+        if not batch.valid.any():
+            return
+        c = self.config
+        whole = self._prepare(batch)
+        count = max(1, round(len(whole.advantage) / c.minibatch_size))
+        for _ in range(c.num_epochs):
+            order = torch.randperm(len(whole.advantage), generator=self.generator)
+            for rows in order.tensor_split(count):
+                yield PPOBatch(*(None if array is None else array[rows] for array in whole))
+                if c.target_kl is not None and self.last_kl > c.target_kl:
+                    return
+
+    def _prepare(self, batch: Trajectories) -> PPOBatch:
+        """The valid rows of a round with their advantages and value targets."""
+        c, valid = self.config, batch.valid
+        needed = np.zeros((len(valid) + 1, valid.shape[1]), bool)  # rows that hold an observation to be valued
+        needed[:-1] |= valid
+        needed[1:] |= valid & ~batch.terminated
+        value = np.zeros(needed.shape, np.float32)
+        with torch.no_grad():
+            value[needed] = self.policy.critic(torch.from_numpy(batch.observation[needed])).squeeze(-1).numpy()
+        advantage = gae(batch.reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)[valid]
+        value_target = advantage + value[:-1][valid]
+        if c.normalise_advantages:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        return PPOBatch(
+            observation=torch.from_numpy(batch.observation[:-1][valid]),
+            action=torch.from_numpy(batch.action[valid]),
+            action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
+            log_prob=torch.from_numpy(batch.extras["log_prob"][valid]),
+            advantage=torch.from_numpy(advantage),
+            value_target=torch.from_numpy(value_target),
+        )
+
+    def compute_gradients(self, minibatch: PPOBatch) -> tuple[Sequence[torch.Tensor], Metrics]:
+        c = self.config
+        distribution = self.policy.actor(minibatch.observation, minibatch.action_mask)
+        log_prob = distribution.log_prob(minibatch.action)
+        policy_loss = clipped_surrogate_loss(log_prob, minibatch.log_prob, minibatch.advantage, c.clip_ratio)
+        critic_loss = value_loss(self.policy.critic(minibatch.observation).squeeze(-1), minibatch.value_target)
+        entropy = distribution.entropy().mean()
+        loss = policy_loss + c.value_coef * critic_loss - c.entropy_coef * entropy
+        self.last_kl = kl_estimate(log_prob.detach(), minibatch.log_prob).item()
+        metrics = {
+            "loss": finite(loss, "ppo"),
+            "policy_loss": policy_loss.item(),
+            "value_loss": critic_loss.item(),
+            "entropy": entropy.item(),
+            "kl": self.last_kl,
+        }
+        return torch.autograd.grad(loss, self.trained), metrics
+
+    def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
+        norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm, "ppo")
+        self.num_updates += 1
+        return {"grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "optimiser": copy.deepcopy(self.optimiser.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+        self._follow_schedule()
+
+
+DEFAULT_CONFIG = {"training_config": to_dict(PPOConfig()), "model_config": to_dict(MLPConfig()), "custom_config": {}}
+ALGORITHM = Algorithm(PPOPolicy, PPOTrainer)

@@ -1,0 +1,15 @@
+"""Independent learning: every decision of every governed agent is a sample for one shared policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from malib_lite.agent.agent_interface import AgentInterface
+from malib_lite.contracts.data import Trajectories
+
+
+class IndependentAgent(AgentInterface):
+    """Learns from each agent's own trajectories, as if the others were part of the environment."""
+
+    def multiagent_post_process(self, fragments: Sequence[Trajectories]) -> Sequence[Trajectories]:
+        return fragments

@@ -1,0 +1,74 @@
+"""Parameters as they travel: a header that says what is what, and one flat buffer. No pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_ALIGN = 16
+_KINDS = "biufc"  # bool, signed, unsigned, float, complex: never objects
+
+
+class BadMessage(ValueError):
+    """A message does not have the form of a snapshot."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parameters of one policy at one version; immutable."""
+
+    policy_id: str
+    version: int
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
+    frozen: bool = False  # a member of a pool: it will never have another version
+
+    def digest(self) -> str:
+        """SHA-256 over names, types and values: equal parameters have equal digests, whatever they are called."""
+        header, payload = _flatten(self.arrays)
+        return hashlib.sha256(json.dumps(header).encode() + payload.tobytes()).hexdigest()
+
+    def pack(self) -> tuple[bytes, np.ndarray]:
+        """Header (JSON) and payload (uint8) of the message."""
+        layout, payload = _flatten(self.arrays)
+        header = {"policy_id": self.policy_id, "version": self.version, "frozen": self.frozen, "arrays": layout}
+        return json.dumps(header).encode(), payload
+
+    @staticmethod
+    def unpack(header: bytes, payload: Any) -> Snapshot:
+        """Read a message; the arrays are read-only views of ``payload``.
+
+        Raises:
+            BadMessage: the header and the payload do not fit together.
+        """
+        try:
+            fields = json.loads(header)
+            arrays = {}
+            for name, kind, shape, offset in fields["arrays"]:
+                dtype = np.dtype(kind)
+                if dtype.kind not in _KINDS:
+                    raise BadMessage(f"parameter '{name}' has dtype {dtype}")
+                array = np.frombuffer(payload, dtype, int(np.prod(shape, dtype=np.int64)), offset).reshape(shape)
+                array.flags.writeable = False
+                arrays[str(name)] = array
+            return Snapshot(str(fields["policy_id"]), int(fields["version"]), arrays, bool(fields["frozen"]))
+        except BadMessage:
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadMessage(f"not a snapshot: {error}") from None
+
+
+def _flatten(arrays: Mapping[str, np.ndarray]) -> tuple[list[list[Any]], np.ndarray]:
+    """One aligned buffer (uint8) of all arrays and the rows (name, dtype, shape, offset) that describe it."""
+    layout, offset = [], 0
+    for name, array in arrays.items():
+        layout.append([name, array.dtype.str, list(array.shape), offset])
+        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+    payload = np.zeros(offset, np.uint8)
+    for (_, _, _, start), array in zip(layout, arrays.values(), strict=True):
+        payload[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return layout, payload

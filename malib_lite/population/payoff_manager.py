@@ -1,0 +1,100 @@
+"""The payoff table of a population: what every joint choice of policies is worth to every player."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+JointChoice = tuple[int, ...]  # one pool index per player
+
+
+class PayoffManager:
+    """Expected returns (N, P_1, ..., P_N) that grow with the population; each entry is set exactly once."""
+
+    def __init__(self, players: Sequence[str]) -> None:
+        """
+        Args:
+            players: runtime ids, in the order of the table's axes.
+        """
+        self.players = tuple(players)
+        num_players = len(self.players)
+        self._payoffs = np.zeros((num_players, *[0] * num_players), np.float64)
+        self._errors = np.zeros_like(self._payoffs)  # standard errors; zero where a payoff is exact
+        self._known = np.zeros([0] * num_players, bool)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Pool size of every player."""
+        return self._known.shape
+
+    def expand(self, sizes: Sequence[int]) -> None:
+        """Make room for pools of these sizes; known entries stay.
+
+        Raises:
+            ValueError: a pool would shrink.
+        """
+        growth = [(0, new - old) for new, old in zip(sizes, self.sizes, strict=True)]
+        if any(more < 0 for _, more in growth):
+            raise ValueError(f"pools of sizes {self.sizes} cannot shrink to {tuple(sizes)}")
+        self._known = np.pad(self._known, growth)
+        self._payoffs = np.pad(self._payoffs, [(0, 0), *growth])
+        self._errors = np.pad(self._errors, [(0, 0), *growth])
+
+    def missing(self) -> list[JointChoice]:
+        """The joint choices whose payoffs are not known yet."""
+        return [
+            choice for choice in itertools.product(*[range(size) for size in self.sizes]) if not self._known[choice]
+        ]
+
+    def record(self, choice: JointChoice, payoffs: Sequence[float], errors: Sequence[float] | None = None) -> None:
+        """Set one entry: expected return of every player, and the standard errors of sampled ones.
+
+        Raises:
+            ValueError: the entry is known already, or a payoff is not a number.
+        """
+        if self._known[choice]:
+            raise ValueError(f"the payoffs of {choice} are known already")
+        if not np.isfinite(payoffs).all():
+            raise ValueError(f"the payoffs of {choice} are {list(payoffs)}")
+        self._payoffs[(slice(None), *choice)] = payoffs
+        self._errors[(slice(None), *choice)] = 0.0 if errors is None else errors
+        self._known[choice] = True
+
+    def table(self) -> np.ndarray:
+        """A copy of the payoffs (N, P_1, ..., P_N).
+
+        Of two players whose payoffs sum to zero up to rounding, the sum is made exactly zero: solvers for zero-sum
+        games are strict about it.
+        """
+        payoffs = self._payoffs.copy()
+        if len(self.players) == 2:
+            scale = max(1.0, float(np.abs(payoffs).max(initial=0.0)))
+            if np.abs(payoffs.sum(axis=0)).max(initial=0.0) < 1e-6 * scale:
+                payoffs[0] = (payoffs[0] - payoffs[1]) / 2
+                payoffs[1] = -payoffs[0]
+        return payoffs
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard errors (N, P_1, ..., P_N) of the payoffs, zero where exact."""
+        return self._errors.copy()
+
+    def values(self, mixtures: Sequence[np.ndarray]) -> np.ndarray:
+        """Expected return (N,) of every player under mixtures over the pools."""
+        values = self._payoffs
+        for mixture in mixtures:  # the first pool axis is contracted each time
+            values = np.tensordot(values, np.asarray(mixture, np.float64), axes=([1], [0]))
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole table."""
+        return {"payoffs": self._payoffs.tolist(), "errors": self._errors.tolist(), "known": self._known.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        self._payoffs = np.asarray(state["payoffs"], np.float64)
+        self._errors = np.asarray(state["errors"], np.float64)
+        self._known = np.asarray(state["known"], bool)

@@ -1,0 +1,96 @@
+"""The books of played episodes: how many, how long, and what each agent got."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from malib_lite.contracts.environment import AgentID
+
+
+@dataclass
+class Tally:
+    """Count, sum, sum of squares and extremes of a list of numbers, without the list."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in further numbers (B,)."""
+        if len(values):
+            self.merge(
+                Tally(len(values), float(values.sum()), float((values**2).sum()), float(values.min()), float(values.max()))
+            )
+
+    def merge(self, other: Tally) -> None:
+        """Take in another tally."""
+        self.count += other.count
+        self.total += other.total
+        self.squares += other.squares
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
+    @property
+    def mean(self) -> float:
+        """The mean; NaN of nothing."""
+        return self.total / self.count if self.count else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean; NaN of fewer than two numbers."""
+        if self.count < 2:
+            return math.nan
+        variance = max(0.0, self.squares / self.count - self.mean**2) * self.count / (self.count - 1)
+        return math.sqrt(variance / self.count)
+
+
+@dataclass
+class Books:
+    """Steps taken, and the lengths and returns of the episodes that ended."""
+
+    env_steps: int = 0
+    length: Tally = field(default_factory=Tally)
+    returns: dict[AgentID, Tally] = field(default_factory=dict)
+
+    def end(self, lengths: np.ndarray, returns: Mapping[AgentID, np.ndarray]) -> None:
+        """Book episodes that ended: lengths (B,), returns (B,) of every agent."""
+        self.length.add(lengths)
+        for agent, values in returns.items():
+            self.returns.setdefault(agent, Tally()).add(values)
+
+    def merge(self, other: Books) -> None:
+        """Take in other books."""
+        self.env_steps += other.env_steps
+        self.length.merge(other.length)
+        for agent, tally in other.returns.items():
+            self.returns.setdefault(agent, Tally()).merge(tally)
+
+    def to_json(self) -> dict[str, Any]:
+        """The books as JSON's types; a tally of nothing becomes None, since JSON has no infinity."""
+        pack = lambda tally: asdict(tally) if tally.count else None  # noqa: E731
+        return {
+            "env_steps": self.env_steps,
+            "length": pack(self.length),
+            "returns": {agent: pack(tally) for agent, tally in self.returns.items()},
+        }
+
+    @staticmethod
+    def from_json(packed: Mapping[str, Any]) -> Books:
+        """What :meth:`to_json` packed."""
+        unpack = lambda tally: Tally(**tally) if tally else Tally()  # noqa: E731
+        returns = {agent: unpack(tally) for agent, tally in packed["returns"].items()}
+        return Books(packed["env_steps"], unpack(packed["length"]), returns)
+
+    @staticmethod
+    def sum(parts: Iterable[Books]) -> Books:
+        """All of them in one."""
+        books = Books()
+        for part in parts:
+            books.merge(part)
+        return books

@@ -1,0 +1,78 @@
+"""The rollout worker manager: all rollout workers of a run, as the scenario sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from malib_lite.rollout.books import Books
+from malib_lite.runtime.actors import Call, Runtime
+
+
+class RolloutWorkerManager:
+    """Words the calls that have the workers play."""
+
+    def __init__(self, runtime: Runtime, num_workers: int, num_eval_workers: int) -> None:
+        self._runtime = runtime
+        self._num_workers = num_workers
+        self._num_eval_workers = min(num_eval_workers, num_workers)
+        self._num_simulations = 0
+
+    @staticmethod
+    def actor(worker: int) -> str:
+        """Name of a worker's actor."""
+        return f"rollout-{worker}"
+
+    def calls(
+        self,
+        learners: Mapping[str, str],
+        versions: Mapping[str, int],
+        num_rounds: int,
+        base_sequence: int,
+        pools: Mapping[str, Mapping[str, float]] | None = None,
+        evaluate: Mapping[str, bool] | None = None,
+    ) -> dict[str, Call]:
+        """The calls by which every worker plays ``num_rounds`` rounds."""
+        arguments = {
+            "learners": dict(learners),
+            "first_versions": dict(versions),
+            "num_rounds": num_rounds,
+            "base_sequence": base_sequence,
+            "pools": pools,
+            "evaluate": evaluate,
+        }
+        return {self.actor(worker): Call("rollout", arguments) for worker in range(self._num_workers)}
+
+    def retrieve(self, results: Mapping[str, Any]) -> Books:
+        """The books of all workers, from what their calls returned."""
+        return Books.sum(Books.from_json(results[self.actor(worker)]) for worker in range(self._num_workers))
+
+    def simulate(
+        self,
+        matches: Sequence[Mapping[str, str]],
+        num_episodes: int,
+        evaluate: Mapping[str, bool],
+        versions: Mapping[str, int],
+    ) -> list[Books]:
+        """Play ``num_episodes`` of every match, shared among the evaluating workers; returns the books of each."""
+        workers = range(min(self._num_eval_workers, num_episodes))
+        shares = [num_episodes // len(workers) + (worker < num_episodes % len(workers)) for worker in workers]
+        calls = {
+            self.actor(worker): Call(
+                "simulate",
+                {
+                    "matches": list(matches),
+                    "num_episodes": shares[worker],
+                    "evaluate": dict(evaluate),
+                    "versions": dict(versions),
+                    "seed": self._num_simulations,
+                },
+            )
+            for worker in workers
+        }
+        self._num_simulations += 1
+        results = self._runtime.run(calls)
+        return [
+            Books.sum(Books.from_json(results[self.actor(worker)][number]) for worker in workers)
+            for number in range(len(matches))
+        ]

@@ -1,0 +1,94 @@
+"""Playing from a pool: a fixed mixture of fixed policies, one member drawn per episode and kept to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from malib_lite.contracts.environment import AgentID
+from malib_lite.contracts.policy import Policy
+from malib_lite.contracts.vector import AgentView, VectorEnvironment
+
+
+class PoolPlayer:
+    """Plays for one runtime id in E environments.
+
+    Where the agents' observations are a finite table, every member is turned into a table of action probabilities
+    once, and acting is a look-up for all environments together; elsewhere each member that is at play makes one
+    forward pass per step.
+    """
+
+    def __init__(
+        self,
+        environments: VectorEnvironment,
+        agents: Sequence[AgentID],
+        members: Mapping[str, Policy],
+        probabilities: Mapping[str, float],
+        evaluate: bool,
+        generator: np.random.Generator,
+    ) -> None:
+        """
+        Args:
+            members: by policy id; they are never trained here.
+            probabilities: of each member, by policy id; those that are never drawn may be missing from ``members``.
+            evaluate: how the members act, see :class:`~malib_lite.contracts.policy.Policy`.
+        """
+        self._ids = [policy_id for policy_id, probability in probabilities.items() if probability > 0.0]
+        weights = np.array([probabilities[policy_id] for policy_id in self._ids], dtype=np.float64)
+        self._cumulative = np.cumsum(weights / weights.sum())
+        self._members = [members[policy_id] for policy_id in self._ids]
+        self._evaluate = evaluate
+        self._generator = generator
+        self._drawn = np.zeros(environments.num_envs, np.int64)
+        self._tables = {agent: self._tabulate(environments, agent) for agent in agents}
+
+    def draw(self, mask: np.ndarray) -> None:
+        """Draw a member for the episodes that begin where ``mask`` (E,) bool is set."""
+        chances = self._generator.random(int(mask.sum()))
+        self._drawn[mask] = np.minimum(np.searchsorted(self._cumulative, chances, side="right"), len(self._ids) - 1)
+
+    def act(self, agent: AgentID, view: AgentView, rows: np.ndarray) -> np.ndarray:
+        """Actions (B, ...) of ``agent`` in the environments ``rows`` (B,), where it must act."""
+        table = self._tables[agent]
+        if table is not None:
+            assert view.observation_index is not None
+            cumulative = table[self._drawn[rows], view.observation_index[rows]]  # (B, A)
+            return (self._generator.random(len(rows))[:, None] >= cumulative).sum(axis=1)
+        drawn = self._drawn[rows]
+        actions: np.ndarray | None = None
+        for member in np.unique(drawn):
+            here = drawn == member
+            chosen = act_with(self._members[member], view, rows[here], self._evaluate)[0]
+            if actions is None:
+                actions = np.empty((len(rows), *chosen.shape[1:]), chosen.dtype)
+            actions[here] = chosen
+        assert actions is not None
+        return actions
+
+    def _tabulate(self, environments: VectorEnvironment, agent: AgentID) -> np.ndarray | None:
+        """Cumulative action probabilities (P, I, A) float64 of all members, the last one of each row exactly 1."""
+        table = environments.observation_table(agent)
+        if table is None:
+            return None
+        cumulative = np.cumsum(np.stack([tabulate(m, *table, self._evaluate) for m in self._members]), axis=-1)
+        return cumulative / cumulative[..., -1:]
+
+
+def tabulate(policy: Policy, observations: np.ndarray, masks: np.ndarray | None, evaluate: bool) -> np.ndarray:
+    """Action probabilities (I, A) float64 of a policy for each of I observations: one forward pass."""
+    with torch.inference_mode():
+        mask = None if masks is None else torch.from_numpy(masks)
+        probabilities = policy.action_probs(torch.from_numpy(observations), mask, evaluate).double().numpy()
+    return probabilities / probabilities.sum(axis=-1, keepdims=True)
+
+
+def act_with(
+    policy: Policy, view: AgentView, rows: np.ndarray, evaluate: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Let a policy act on ``rows`` (B,) of a view; returns actions (B, ...) and its extra fields (B, ...)."""
+    with torch.inference_mode():
+        mask = None if view.action_mask is None else torch.from_numpy(view.action_mask[rows])
+        output = policy.compute_action(torch.from_numpy(view.observation[rows]), mask, evaluate)
+        return output.action.numpy(), {name: extra.numpy() for name, extra in output.extras.items()}

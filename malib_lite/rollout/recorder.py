@@ -1,0 +1,160 @@
+"""From steps to trajectories: writes each stream's decisions straight into the arrays of a ring's slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from gymnasium import spaces
+
+from malib_lite.backend.ring import Slot
+from malib_lite.contracts.data import Field, Trajectories
+
+_FIXED = ("observation", "action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
+_EXTRA = "extra/"
+
+
+def trajectory_fields(
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    extra_fields: Mapping[str, Field],
+    num_decisions: int,
+    num_streams: int,
+) -> dict[str, Field]:
+    """The arrays of a slot that holds up to ``num_decisions`` rows of ``num_streams`` streams.
+
+    Two rows more than decisions: the observation after the last one, and a final observation before it.
+    """
+    assert observation_space.shape is not None and action_space.shape is not None
+    rows = (num_decisions + 2, num_streams)
+    fields = {
+        "observation": Field((*rows, *observation_space.shape), np.dtype(observation_space.dtype)),
+        "action": Field((*rows, *action_space.shape), np.dtype(action_space.dtype)),
+        "reward": Field(rows, np.dtype(np.float32)),
+        "terminated": Field(rows, np.dtype(bool)),
+        "truncated": Field(rows, np.dtype(bool)),
+        "valid": Field(rows, np.dtype(bool)),
+        "episode": Field(rows, np.dtype(np.int64)),
+        "policy_version": Field(rows, np.dtype(np.int64)),
+    }
+    if isinstance(action_space, spaces.Discrete):
+        fields["action_mask"] = Field((*rows, int(action_space.n)), np.dtype(bool))
+    for name, field in extra_fields.items():
+        fields[_EXTRA + name] = Field((*rows, *field.shape), field.dtype)
+    return fields
+
+
+def as_trajectories(slot: Slot) -> Trajectories:
+    """The recorded rows of a slot, as views."""
+    rows = slot.meta["rows"]
+    arrays = slot.arrays
+    mask = arrays.get("action_mask")
+    return Trajectories(
+        observation=arrays["observation"][: rows + 1],
+        action_mask=None if mask is None else mask[: rows + 1],
+        extras={name[len(_EXTRA) :]: array[:rows] for name, array in arrays.items() if name.startswith(_EXTRA)},
+        **{name: arrays[name][:rows] for name in _FIXED[1:]},
+    )
+
+
+class Recorder:
+    """Records S streams into one slot after the other.
+
+    Each stream has a current ``row``. A decision is *open* from the moment it is taken until the stream's next
+    decision or its end: rewards that arrive in between belong to it. Decisions still open when a slot is finished are
+    carried over to the next.
+    """
+
+    def __init__(self, num_decisions: int, num_streams: int) -> None:
+        self._last_row = num_decisions + 1
+        self._row = np.zeros(num_streams, np.int64)
+        self._open = np.zeros(num_streams, bool)
+        self._arrays: Mapping[str, np.ndarray] = {}
+        self._carried: dict[str, np.ndarray] = {}
+
+    def begin(self, slot: Slot) -> None:
+        """Take up a slot; what it held before is void."""
+        self._arrays = slot.arrays
+        self._arrays["valid"][...] = False
+        if "action_mask" in self._arrays:
+            self._arrays["action_mask"][...] = True
+        self._row[:] = 0
+        for name, rows in self._carried.items():
+            self._arrays[name][0, self._open] = rows
+
+    def forget(self) -> None:
+        """Give up all open decisions: the episodes they belong to will not go on."""
+        self._open[:] = False
+        self._carried = {}
+
+    @property
+    def room(self) -> int:
+        """How many further decisions every stream has room for, each possibly followed by a final observation."""
+        return int(self._last_row - 1 - (self._row + self._open).max())
+
+    def decide(
+        self,
+        streams: np.ndarray,
+        observation: np.ndarray,
+        action_mask: np.ndarray | None,
+        action: np.ndarray,
+        extras: Mapping[str, np.ndarray],
+        episode: np.ndarray,
+        policy_version: int,
+    ) -> None:
+        """Open a decision in each of ``streams`` (B,); every other array has B rows. What was open there is complete."""
+        self._row[streams] += self._open[streams]
+        at = (self._row[streams], streams)
+        arrays = self._arrays
+        arrays["observation"][at] = observation
+        arrays["action"][at] = action
+        arrays["reward"][at] = 0.0
+        arrays["terminated"][at] = False
+        arrays["truncated"][at] = False
+        arrays["valid"][at] = True
+        arrays["episode"][at] = episode
+        arrays["policy_version"][at] = policy_version
+        if action_mask is not None:
+            arrays["action_mask"][at] = action_mask
+        for name, values in extras.items():
+            arrays[_EXTRA + name][at] = values
+        self._open[streams] = True
+
+    def reward(self, reward: np.ndarray) -> None:
+        """Add what each stream earned (S,) to its open decision; nothing is recorded where none is open."""
+        streams = np.flatnonzero(self._open)
+        self._arrays["reward"][self._row[streams], streams] += reward[streams]
+
+    def end(self, streams: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, observation: np.ndarray) -> None:
+        """Close the open decisions of ``streams`` (B,), whose episode is over; flags (B,), final observations (B, *obs)."""
+        had = self._open[streams]
+        streams, terminated, truncated, observation = streams[had], terminated[had], truncated[had], observation[had]
+        at = (self._row[streams], streams)
+        self._arrays["terminated"][at] = terminated
+        self._arrays["truncated"][at] = truncated & ~terminated
+        self._row[streams] += 1
+        self._open[streams] = False
+        cut = truncated & ~terminated
+        if cut.any():
+            # The final observation takes a row of its own, so that a decision's next observation is the row below it.
+            self._arrays["observation"][self._row[streams[cut]], streams[cut]] = observation[cut]
+            self._row[streams[cut]] += 1
+
+    def finish(self, streams: np.ndarray, observation: np.ndarray, action_mask: np.ndarray | None) -> int:
+        """Complete the slot; returns its number of rows.
+
+        Args:
+            streams: those that are about to decide (B,), with their ``observation`` (B, *obs): it stands below their
+                last decision, and the next slot begins with it again.
+        """
+        self._row[streams] += self._open[streams]
+        self._open[streams] = False
+        at = (self._row[streams], streams)
+        self._arrays["observation"][at] = observation
+        if action_mask is not None:
+            self._arrays["action_mask"][at] = action_mask
+        waiting = np.flatnonzero(self._open)
+        at = (self._row[waiting], waiting)
+        self._carried = {name: array[at] for name, array in self._arrays.items()}  # fancy indexing copies
+        self._arrays["valid"][at] = False
+        return int(self._row.max())

@@ -1,0 +1,262 @@
+"""``run(scenario)``: builds the run's actors and channels, lets the scenario drive them, and takes everything down."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from malib_lite.agent.agent_interface import AgentSpec
+from malib_lite.agent.manager import TrainingManager
+from malib_lite.backend.bus import BusAddress, LocalAddress
+from malib_lite.backend.parameter_server import ParameterClient
+from malib_lite.backend.ring import RingSpec, SlotLayout
+from malib_lite.backend.snapshots import Snapshot
+from malib_lite.rollout.manager import RolloutWorkerManager
+from malib_lite.rollout.recorder import trajectory_fields
+from malib_lite.rollout.rolloutworker import RolloutWorker, WorkerSpec
+from malib_lite.rollout.sampler import fragment_capacity
+from malib_lite.runtime.actors import ActorSpec, Runtime, SerialRuntime
+from malib_lite.runtime.console import Console
+from malib_lite.runtime.metrics import MetricsWriter
+from malib_lite.runtime.processes import ProcessRuntime
+from malib_lite.runtime.run_folder import RunFolder
+from malib_lite.runtime.shared_memory import SharedFolder, sweep
+from malib_lite.scenarios.scenario import Scenario
+from malib_lite.scenarios.training import Leg
+
+PRELOAD = ["malib_lite.rollout.rolloutworker", "malib_lite.agent.independent_agent", "malib_lite.backend.bus"]
+
+
+@dataclass
+class Run:
+    """A scenario's view of its run."""
+
+    runtime: Runtime
+    training: TrainingManager
+    rollout: RolloutWorkerManager
+    folder: RunFolder
+    console: Console
+    metrics: MetricsWriter
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    _bar: Callable[[int, str], None] = lambda done, note: None
+    _unit: str = ""
+    _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def expect(self, unit: str, total: int) -> None:
+        """Say what the run counts ("steps" or "iterations") and how many of them there will be."""
+        self._unit = unit
+        self._bar = self._exit.enter_context(self.console.bar(unit, total))
+
+    def watch(self) -> None:
+        """Show how far the actors are."""
+        totals = self.runtime.board.totals()
+        done = totals["env_steps"] if self._unit == "steps" else len(self.reports)
+        self._bar(done, f"{totals['env_steps']:,} steps  {totals['updates']:,} updates")
+
+    def count(self, leg: Leg) -> None:
+        """Add a leg of training to the run's totals."""
+        self.env_steps += leg.books.env_steps
+        self.episodes += leg.books.length.count
+        self.updates += sum(report["new_updates"] for report in leg.reports.values())
+
+    def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
+        """Write one report to the metrics."""
+        self.reports.append(self.metrics.write(step, values, timings))
+        self.watch()
+
+    def save_policy(self, snapshot: Snapshot) -> str:
+        """Save a policy's parameters; returns their digest, which is the file's name."""
+        digest = snapshot.digest()
+        self.folder.write_policy(digest, snapshot.arrays)
+        return digest
+
+
+def run(scenario: Scenario, console: Console | None = None, started: float | None = None) -> dict[str, Any]:
+    """Run a scenario to its end.
+
+    Args:
+        console: where progress is shown.
+        started: ``time.monotonic()`` when the user's command began, for ``wall_s``; now, if None.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        ConfigError: the run folder cannot be used; nothing has been started.
+        ActorFailure: a process failed for good. Whatever is raised, no process and no shared memory is left, and
+            ``summary.json`` says how the run ended.
+    """
+    started = time.monotonic() if started is None else started
+    console = console or Console()
+    folder = RunFolder(scenario.log_dir)
+    folder.write_config(scenario.resolved_config())
+    folder.write_manifest(scenario.seed)
+    for left in sweep():
+        console.say(f"removed {left}, which a run that was killed had left")
+    summary: dict[str, Any] = {"status": "failed", "scenario": scenario.name, "seed": scenario.seed}
+    totals: Run | None = None
+    try:
+        with _interruptible(), _build(scenario, folder, console) as totals:
+            summary |= scenario.execute(totals)
+            summary["status"] = "completed"
+        scenario.plot(totals)
+    except KeyboardInterrupt:
+        summary["status"] = "interrupted"
+        raise
+    except BaseException as error:
+        summary["error"] = f"{type(error).__name__}: {error}".split("\n", 1)[0]
+        raise
+    finally:
+        if totals is not None:
+            summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
+        summary["wall_s"] = round(time.monotonic() - started, 3)
+        folder.write_json("summary.json", {k: v for k, v in summary.items() if not (isinstance(v, float) and math.isnan(v))})
+    return summary
+
+
+@contextlib.contextmanager
+def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[Run]:
+    """Everything a run consists of, and its end."""
+    rollout = scenario.rollout
+    serial = rollout.num_threads == 0
+    rings = _rings(scenario)
+    with contextlib.ExitStack() as stack:
+        metrics = MetricsWriter(folder.path)
+        stack.callback(metrics.close)
+        num_bytes = sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
+        shared = None if serial else stack.enter_context(SharedFolder(num_bytes))
+        rings = [{rid: ring.create(shared) for rid, ring in of_worker.items()} for of_worker in rings]
+        addresses: dict[str, Any] = {
+            rid: LocalAddress() if shared is None else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"))
+            for n, rid in enumerate(scenario.groups)
+        }
+        specs = _actors(scenario, folder, rings, addresses)
+        runtime: Runtime
+        if shared is None:
+            runtime = SerialRuntime(len(specs))
+            stack.enter_context(_one_torch_thread())
+        else:
+            modules = {scenario.env_description["creator"].__module__}
+            modules |= {spec.policy_class.__module__ for spec in scenario.policies.values()}
+            runtime = ProcessRuntime(
+                shared, len(specs), folder.path / "logs", [*PRELOAD, *sorted(modules - {"__main__"})],
+                rollout.hang_timeout_s, console.say,
+            )  # fmt: skip
+        stack.callback(runtime.close)
+        runtime.start(specs)
+        client = ParameterClient({rid: address.connect() for rid, address in addresses.items()})
+        stack.callback(client.close)
+        training = TrainingManager(runtime, scenario.groups, scenario.policies, client)
+        workers = RolloutWorkerManager(runtime, rollout.num_workers, rollout.num_eval_threads)
+        run = Run(runtime, training, workers, folder, console, metrics)
+        stack.enter_context(run._exit)  # the bar is gone before anything else is said
+        yield run
+
+
+def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
+    """The rings that the run needs, by worker and runtime id; none has memory yet."""
+    rollout = scenario.rollout
+    capacity = fragment_capacity(rollout.num_decisions, scenario.whole_episodes, rollout.max_step)
+    layouts = {}
+    for runtime_id, spec in scenario.policies.items():
+        num_streams = rollout.num_env_per_thread * len(scenario.groups[runtime_id])
+        extras = spec.make(0).extra_fields
+        layouts[runtime_id] = SlotLayout(
+            trajectory_fields(spec.observation_space, spec.action_space, extras, capacity, num_streams)
+        )
+    return [
+        {rid: RingSpec(f"ring-{worker}-{number}", layout) for number, (rid, layout) in enumerate(layouts.items())}
+        for worker in range(rollout.num_workers)
+    ]
+
+
+def _actors(
+    scenario: Scenario, folder: RunFolder, rings: list[dict[str, RingSpec]], addresses: Mapping[str, Any]
+) -> list[ActorSpec]:
+    """The run's actors. Workers first: serial mode resumes in this order, and there is nothing to learn before."""
+    rollout = scenario.rollout
+    worker_spec = WorkerSpec(
+        env_description=scenario.env_description,
+        groups=scenario.groups,
+        policies=scenario.policies,
+        addresses=addresses,
+        arenas=scenario.arenas(),
+        num_envs=rollout.num_env_per_thread,
+        num_decisions=rollout.num_decisions,
+        whole_episodes=scenario.whole_episodes,
+        max_step=rollout.max_step,
+        seed=scenario.seed,
+    )
+    workers = [
+        ActorSpec(
+            RolloutWorkerManager.actor(worker),
+            RolloutWorker,
+            {"spec": worker_spec, "worker": worker, "rings": of_worker},
+            restarts=rollout.worker_restarts,
+        )
+        for worker, of_worker in enumerate(rings)
+    ]
+    learners = [
+        ActorSpec(
+            TrainingManager.actor(runtime_id),
+            scenario.training.type,
+            {
+                "spec": AgentSpec(
+                    runtime_id=runtime_id,
+                    governed_agents=agents,
+                    policy=scenario.policies[runtime_id],
+                    trainer_class=scenario.trainers[runtime_id][0],
+                    trainer_config=scenario.trainers[runtime_id][1],
+                    address=addresses[runtime_id],
+                    rings=[of_worker[runtime_id] for of_worker in rings],
+                    log_dir=folder.path / "logs",
+                    seed=scenario.seed,
+                )
+            },
+        )
+        for runtime_id, agents in scenario.groups.items()
+    ]
+    return [*workers, *learners]
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Serial mode computes as the processes do: the number of threads changes the order of floating-point sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run in order; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, lambda number, frame: os._exit(128 + number))  # the children see to the rest
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,110 @@
+"""What runs inside an actor's process: wait for a task, run it, answer."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from malib_lite.runtime.actors import Service
+from malib_lite.runtime.board import Board, Row
+from malib_lite.runtime.shared_memory import attach
+
+
+def main(pipe: Connection, packed: bytes, index: int, num_actors: int, board_path: Path, log_path: Path) -> None:
+    """Entry point of an actor's process. ``packed`` is the cloudpickled ActorSpec from our own main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent(board_path.parent)
+    log = log_path.open("a", buffering=1)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = log
+    faulthandler.enable(log)
+    board = Board(attach(board_path), num_actors)
+    row = board.row(index)
+    service: Service | None = None
+    try:
+        import cloudpickle
+        import torch
+
+        row.pulse()
+        spec = cloudpickle.loads(packed)
+        torch.set_num_threads(spec.num_threads)
+        print(f"{spec.name}: process {os.getpid()}, started by {os.getppid()}")
+        service = spec.factory(row, **spec.arguments)
+        _serve(pipe, service, row)
+    except (EOFError, BrokenPipeError):
+        pass  # the main process is gone or has closed our pipe
+    except BaseException as error:
+        report = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        log.write(report)
+        _send(pipe, {"error": f"{type(error).__name__}: {error}", "traceback": report})
+        sys.exit(1)
+    finally:
+        if service is not None:
+            service.close()
+
+
+def _serve(pipe: Connection, service: Service, row: Row) -> None:
+    """Answer calls until told to stop."""
+    _send(pipe, {"ready": True})
+    while True:
+        while not pipe.poll(0.002):  # wakes at once when a call comes
+            service.idle()
+            row.pulse()
+        message = json.loads(pipe.recv_bytes())
+        if "stop" in message:
+            return
+        task = getattr(service, message["method"])(**message["arguments"])
+        _send(pipe, {"result": _run_to_end(task, service, row)})
+
+
+def _run_to_end(task: Any, service: Service, row: Row) -> Any:
+    """Resume the task until it returns; sleep a little, then longer, while it waits."""
+    waits, work = 0, row.work()
+    while True:
+        try:
+            next(task)
+        except StopIteration as stop:
+            return stop.value
+        before, work = work, row.work()
+        waits = waits + 1 if work == before else 0  # a task that got something done begins a new wait
+        service.idle()
+        row.pulse()
+        if waits > 20:  # never spin for long: there may be fewer cores than actors
+            time.sleep(50e-6 if waits < 200 else 1e-3)
+
+
+def _send(pipe: Connection, message: dict[str, Any]) -> None:
+    """Answer in JSON: nothing that comes through a pipe is ever unpickled."""
+    pipe.send_bytes(json.dumps(message).encode())
+
+
+def _die_with_parent(folder: Path) -> None:
+    """Leave no orphan: end when the main process ends, however it ended, and remove what only it would have removed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch-parent").start()
+    if sys.platform == "linux":
+        # A second line, for an environment that never lets that thread run. The signal comes with the end of the
+        # fork server (our parent as the kernel sees it), which itself ends with the main process.
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

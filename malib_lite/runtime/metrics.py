@@ -1,0 +1,63 @@
+"""Metrics: one line of JSON and one TensorBoard point per report, written by the main process alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class MetricsWriter:
+    """Writes ``metrics.jsonl`` and TensorBoard events.
+
+    Everything that depends on the clock goes under the key ``"time"``; the rest of a line repeats to the bit with the
+    same seed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._started = time.monotonic()
+        self._lines = (folder / "metrics.jsonl").open("w", buffering=1)
+        self._events = EventFileWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Write one report and return its line.
+
+        Args:
+            step: the horizontal axis: environment steps or iterations, whatever the scenario counts.
+            values: numbers, strings and lists of them; numbers also become TensorBoard scalars.
+            timings: what depends on the clock, in seconds or per second.
+        """
+        clock = {"wall_s": round(time.monotonic() - self._started, 3), **(timings or {})}
+        line = {"step": step, **values, "time": clock}
+        self._lines.write(json.dumps(_finite(line)) + "\n")
+        scalars = {**values, **{f"time/{name}": value for name, value in clock.items()}}
+        summary = Summary(
+            value=[
+                Summary.Value(tag=name, simple_value=float(value))
+                for name, value in scalars.items()
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            ]
+        )
+        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        return line
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self._lines.close()
+        self._events.close()
+
+
+def _finite(value: Any) -> Any:
+    """The value with NaN and infinities as null: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,105 @@
+"""Multi-agent reinforcement learning as such: every runtime id learns, all in the same environments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from malib_lite.rollout.books import Books
+from malib_lite.scenarios.scenario import Scenario
+from malib_lite.scenarios.stopping import RewardImprovement
+from malib_lite.scenarios.training import Budget, Leg, train
+
+if TYPE_CHECKING:
+    from malib_lite.runner import Run
+
+_NUM_REPORTS = 50
+
+
+class MARLScenario(Scenario):
+    """One policy per runtime id, trained until the budget is used up."""
+
+    rollout_defaults = {"fragment_length": 1024, "num_env_per_thread": 16}
+    default_steps = 150_000
+
+    def arenas(self) -> list[list[str]]:
+        return [list(self.groups)]
+
+    def execute(self, run: Run) -> dict[str, Any]:
+        learners = run.training.add_policies(horizon=self.total_steps)
+        budget = Budget(self.total_steps, self.stopping.rollout.max_iteration, self.stopping.training.max_iteration)
+        improvement = RewardImprovement(self.stopping.rollout.minimum_reward_improvement, self.stopping.rollout.patience)
+        run.expect("steps", budget.env_steps)
+        evaluation = Books()
+        for number, leg in enumerate(train(run, learners, budget, _NUM_REPORTS)):
+            values = self._values(leg)
+            if number % self.rollout.eval_interval == 0:
+                evaluation = self._evaluate(run, learners)
+                values.update(self._returns("eval/", evaluation))
+                self._save(run, learners, leg)
+            run.report(leg.env_steps, values, _timings(leg))
+            run.console.say(_line(leg, values))
+            if number % self.rollout.eval_interval == 0 and improvement.should_stop(_team_mean(evaluation)):
+                run.console.say("the evaluation has stopped improving")
+                break
+        evaluation = self._evaluate(run, learners)
+        self._save(run, learners, leg)
+        return {"return_mean": _team_mean(evaluation), **self._returns("eval/", evaluation)}
+
+    def plot(self, run: Run) -> None:
+        from malib_lite.runtime.plots import plot_curves
+
+        curves = {}
+        for key, name in (("return_mean", "training episodes"), ("eval/return_mean", "evaluation")):
+            points = [(r["step"], r[key]) for r in run.reports if isinstance(r.get(key), float) and math.isfinite(r[key])]
+            if points:
+                curves[name] = tuple(zip(*points, strict=True))
+        if curves:
+            path = run.folder.path / "plots" / "return.png"
+            plot_curves(path, f"{self.name}, seed {self.seed}", "environment steps", "mean return", curves)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, run: Run, learners: Mapping[str, str]) -> Books:
+        """Play with exploration off, in environments of its own."""
+        evaluate = dict.fromkeys(self.groups, True)
+        return run.rollout.simulate([learners], self.rollout.num_eval_episodes, evaluate, run.training.versions)[0]
+
+    def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> None:
+        policies = {
+            rid: run.save_policy(run.training.snapshot(rid, pid, run.training.versions[rid])) for rid, pid in learners.items()
+        }
+        run.folder.write_json("checkpoints/state.json", {"env_steps": leg.env_steps, "policies": policies})
+
+    def _values(self, leg: Leg) -> dict[str, Any]:
+        values: dict[str, Any] = {"episodes": leg.books.length.count, **self._returns("", leg.books)}
+        for runtime_id, report in leg.reports.items():
+            values[f"{runtime_id}/updates"] = report["updates"]
+            values.update({f"{runtime_id}/{name}": value for name, value in report["metrics"].items()})
+        return values
+
+    def _returns(self, prefix: str, books: Books) -> dict[str, float]:
+        """Mean length and returns: of the mean agent, and of each one where there are several."""
+        values = {f"{prefix}return_mean": _team_mean(books), f"{prefix}length_mean": books.length.mean}
+        if len(books.returns) > 1:
+            values.update({f"{prefix}return/{agent}": tally.mean for agent, tally in books.returns.items()})
+        return values
+
+
+def _team_mean(books: Books) -> float:
+    """Mean over agents of their mean returns; NaN while no episode has ended."""
+    means = [tally.mean for tally in books.returns.values()]
+    return sum(means) / len(means) if means else math.nan
+
+
+def _timings(leg: Leg) -> dict[str, float]:
+    timings = {}
+    for runtime_id, report in leg.reports.items():
+        timings[f"{runtime_id}/waited_share"] = round(report["waited_s"] / max(report["wall_s"], 1e-9), 3)
+    return timings
+
+
+def _line(leg: Leg, values: Mapping[str, Any]) -> str:
+    evaluated = f"   evaluation {values['eval/return_mean']:9.2f}" if "eval/return_mean" in values else ""
+    return f"steps {leg.env_steps:>9,}   episodes {values['episodes']:>6,}   return {values['return_mean']:9.2f}{evaluated}"

@@ -1,0 +1,69 @@
+"""The inner loop that scenarios share: rollout and learning side by side until a budget is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from malib_lite.rollout.books import Books
+
+if TYPE_CHECKING:
+    from malib_lite.runner import Run
+
+
+@dataclass
+class Budget:
+    """Where a training ends; the first limit counts."""
+
+    env_steps: int
+    rounds: int | None = None
+    updates: int | None = None  # of each learner
+
+
+@dataclass
+class Leg:
+    """A stretch of training between two reports."""
+
+    env_steps: int = 0  # since the training began
+    rounds: int = 0
+    books: Books = field(default_factory=Books)  # of the episodes that ended in this leg
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each learner, by runtime id
+
+
+def train(
+    run: Run,
+    learners: Mapping[str, str],
+    budget: Budget,
+    num_legs: int,
+    pools: Mapping[str, Mapping[str, float]] | None = None,
+) -> Iterator[Leg]:
+    """Train ``learners`` (policy id by runtime id), in about ``num_legs`` legs; yields after each.
+
+    Within a leg workers and learners keep step with each other through rings and parameter versions alone (BSP): the
+    main process only watches.
+    """
+    evaluate = {rid: not spec.policy_class.stochastic for rid, spec in run.training.policy_specs.items()}
+    leg = Leg()
+    rounds = 1  # the first leg finds out how many steps a round has
+    while True:
+        calls = {
+            **run.training.calls(learners, rounds, budget.updates),
+            **run.rollout.calls(learners, run.training.versions, rounds, run.training.rounds, pools, evaluate),
+        }
+        results = run.runtime.run(calls, run.watch)
+        leg.books = run.rollout.retrieve(results)
+        leg.reports = run.training.advance(results, rounds)
+        leg.env_steps += leg.books.env_steps
+        leg.rounds += rounds
+        run.count(leg)
+        yield leg
+        steps_per_round = max(1.0, leg.env_steps / leg.rounds)
+        left = int(-(-(budget.env_steps - leg.env_steps) // steps_per_round))
+        if budget.rounds is not None:
+            left = min(left, budget.rounds - leg.rounds)
+        if budget.updates is not None and all(report["updates"] >= budget.updates for report in leg.reports.values()):
+            left = 0
+        if left <= 0:
+            return
+        rounds = max(1, min(left, round(budget.env_steps / steps_per_round / num_legs)))
