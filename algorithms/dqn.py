@@ -49,7 +49,7 @@ class DQNConfig:
     """Schedules span the horizon: ``total_timesteps``, or else the run's own. Without either they stand at their end
     (exploration) and their beginning (learning rate)."""
 
-    total_timesteps: PositiveInt | None = option(None, "recorded decisions that schedules span; None: the run's own")
+    total_timesteps: PositiveInt | None = option(None, "environment steps that schedules span; None: the run's own")
     # learning
     discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
     learning_rate: NonNegativeFloat = option(1e-3, "Adam's step size at the beginning")

@@ -45,7 +45,7 @@ from malib_lite.models.nets import Actor, MLPConfig, check_actor_spaces
 class PGConfig:
     """One gradient step for each round of whole episodes."""
 
-    total_timesteps: PositiveInt | None = option(None, "recorded decisions that schedules span; None: the run's own")
+    total_timesteps: PositiveInt | None = option(None, "environment steps that schedules span; None: the run's own")
     discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
     learning_rate: NonNegativeFloat = option(5e-3, "Adam's step size at the beginning")
     learning_rate_final: Fraction = option(0.1, "share of learning_rate left at the end of the horizon; 1 holds it")

@@ -48,7 +48,7 @@ from malib_lite.models.nets import Actor, MLPConfig, check_actor_spaces, make_ne
 class PPOConfig:
     """Several passes over each round, in shuffled minibatches."""
 
-    total_timesteps: PositiveInt | None = option(None, "recorded decisions that schedules span; None: the run's own")
+    total_timesteps: PositiveInt | None = option(None, "environment steps that schedules span; None: the run's own")
     # returns
     discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
     gae_lambda: Fraction = option(0.95, "lambda: 0 trusts the critic, 1 the rewards that were seen")

@@ -23,7 +23,7 @@ from malib_lite.models.nets import MLPConfig
 class RandomConfig:
     """There is nothing to set; the field is there so that any algorithm can be put in this one's place."""
 
-    total_timesteps: PositiveInt | None = option(None, "recorded decisions that schedules span; None: the run's own")
+    total_timesteps: PositiveInt | None = option(None, "environment steps that schedules span; None: the run's own")
 
 
 class RandomPolicy(Policy):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -87,12 +88,12 @@ def _explain(cls: type, problem: Any, path: str) -> str:
     if problem["type"] == "unexpected_keyword_argument":
         owner: Any = cls
         for part in location[:-1]:
-            owner = next((f.type for f in dataclasses.fields(owner) if f.name == part), owner)
+            owner = typing.get_type_hints(owner).get(part, owner)
         names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
         prefix = key.rsplit(".", 1)[0] + "." if "." in key else ""
         return f"unknown key '{key}': " + suggest(key, [prefix + name for name in names])
     message = problem["msg"].removeprefix("Value error, ")
-    return f"'{key}' = {problem['input']!r}: {message}" if location else f"{path or cls.__name__}: {message}"
+    return f"'{key}' = {problem['input']!r}: {message}" if location else message
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -106,5 +107,7 @@ def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str]]:
     for field in dataclasses.fields(cls):
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
         kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-        rows.append((f"{path}.{field.name}" if path else field.name, kind, repr(default), field.metadata.get("help", "")))
+        rows.append(
+            (f"{path}.{field.name}" if path else field.name, kind, repr(default), field.metadata.get("help", ""))
+        )
     return rows

@@ -122,7 +122,9 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
         if totals is not None:
             summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
         summary["wall_s"] = round(time.monotonic() - started, 3)
-        folder.write_json("summary.json", {k: v for k, v in summary.items() if not (isinstance(v, float) and math.isnan(v))})
+        folder.write_json(
+            "summary.json", {k: v for k, v in summary.items() if not (isinstance(v, float) and math.isnan(v))}
+        )
     return summary
 
 
@@ -139,7 +141,9 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         shared = None if serial else stack.enter_context(SharedFolder(num_bytes))
         rings = [{rid: ring.create(shared) for rid, ring in of_worker.items()} for of_worker in rings]
         addresses: dict[str, Any] = {
-            rid: LocalAddress() if shared is None else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"))
+            rid: LocalAddress()
+            if shared is None
+            else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"))
             for n, rid in enumerate(scenario.groups)
         }
         specs = _actors(scenario, folder, rings, addresses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,7 +125,9 @@ def env_desc_gen(
     env_id: str = "CartPole-v1", scenario_configs: Mapping[str, Any] | None = None, **unknown: Any
 ) -> dict[str, Any]:
     """The ``env_description`` of a gymnasium environment; arguments and errors as of :class:`GymEnv`."""
-    return describe(GymEnv, env_id=env_id, scenario_configs=dict(scenario_configs or {}), **unknown)
+    return describe(
+        GymEnv, env_id=env_id, scenario_configs={} if scenario_configs is None else scenario_configs, **unknown
+    )
 
 
 def env_ids() -> list[str]:
@@ -139,14 +142,19 @@ def _make(env_id: str, scenario_configs: Mapping[str, Any]) -> gymnasium.Env:
         return gymnasium.make(env_id, **{"disable_env_checker": True, **scenario_configs})
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ConfigError(f"'env_id' = {env_id!r} cannot be made: {error}{_remedy(env_id)}") from error
-    except gymnasium.error.UnregisteredEnv as error:
-        raise ConfigError(f"'env_id' = {env_id!r}: {error} {suggest(env_id, env_ids()).capitalize()}") from error
+    except (gymnasium.error.NameNotFound, gymnasium.error.VersionNotFound) as error:
+        hint = suggest(env_id.split(":")[-1], env_ids())
+        raise ConfigError(f"'env_id' = {env_id!r}: gymnasium knows no such environment, {hint}") from error
+    except gymnasium.error.NamespaceNotFound as error:
+        raise ConfigError(f"'env_id' = {env_id!r}: {error} Write 'module:id' to import what registers it.") from error
     except (gymnasium.error.Error, ImportError) as error:  # deprecated, malformed, moved to another package
         raise ConfigError(f"'env_id' = {env_id!r}: {error}") from error
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if match is None or match[1] not in scenario_configs:
             raise
-        raise ConfigError(_unknown_keyword(env_id, scenario_configs) or f"'scenario_configs': {error}") from error
+        hint = suggest(match[1], _keywords(env_id))
+        raise ConfigError(f"unknown key 'scenario_configs.{match[1]}' for {env_id}: {hint}") from error
 
 
 def _remedy(env_id: str) -> str:
@@ -157,15 +165,10 @@ def _remedy(env_id: str) -> str:
     return "" if extra is None else f'\nInstall what it needs: pip install "gymnasium[{extra}]"'
 
 
-def _unknown_keyword(env_id: str, scenario_configs: Mapping[str, Any]) -> str | None:
-    """The keyword that the environment's constructor does not know, with the nearest that it does."""
-    creator = gymnasium.registry[env_id].entry_point if env_id in gymnasium.registry else None
-    if isinstance(creator, str):
-        creator = gymnasium.envs.registration.load_env_creator(creator)
-    if creator is None:
-        return None
-    known = [*inspect.signature(creator).parameters, "max_episode_steps"]
-    for key in scenario_configs:
-        if key not in known:
-            return f"unknown key 'scenario_configs.{key}' for {env_id}: {suggest(key, known)}"
-    return None
+def _keywords(env_id: str) -> list[str]:
+    """What ``scenario_configs`` may hold, as far as the environment's constructor says so."""
+    spec = gymnasium.registry.get(env_id.split(":")[-1])
+    entry = spec.entry_point if spec is not None else None
+    creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    named = inspect.signature(creator).parameters.values() if creator is not None else []
+    return ["max_episode_steps", *(p.name for p in named if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))]

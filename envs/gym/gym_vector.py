@@ -30,12 +30,17 @@ class ResettableCartPole(CartPoleVectorEnv):
 
     metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.DISABLED}
     generators: list[np.random.Generator]
+    state: Any  # (4, E) float64; None before the first reset
 
     def reset(
-        self, *, seed: Sequence[int] | None = None, options: Mapping[str, Any] | None = None
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Restart the rows of ``options["reset_mask"]`` (E,) bool, or all; ``seed`` has one integer for each row."""
+        """Restart the rows of ``options["reset_mask"]`` (E,) bool, or all.
+
+        ``seed`` has an integer for each row; a single one is counted up, as gymnasium does elsewhere.
+        """
         if seed is not None:
+            seed = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed
             self.generators = [seeding.np_random(number)[0] for number in seed]
         mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
         if self.state is None:
@@ -78,7 +83,7 @@ class GymVector(VectorEnvironment):
         self._venv = venv
         self._view = AgentView(
             acting=np.zeros(num_envs, dtype=bool),
-            observation=np.zeros((num_envs, *space.shape), dtype=space.dtype),
+            observation=np.zeros((num_envs, *(space.shape or ())), dtype=space.dtype),
             action_mask=None,
             reward=np.zeros(num_envs, dtype=np.float32),
             terminated=np.zeros(num_envs, dtype=bool),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ class MDPTables(NamedTuple):
     @property
     def absorbing(self) -> np.ndarray:
         """(S,) bool: the states that end the episode."""
-        return ~self.legal.any(axis=1)
+        return np.logical_not(self.legal.any(axis=1))
 
     @property
     def mean_reward(self) -> np.ndarray:
@@ -82,12 +83,12 @@ def load_spec(source: MDPSpec | Mapping[str, Any] | str | Path) -> MDPSpec:
         return source
     if isinstance(source, (str, Path)):
         try:
-            source = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"the MDP cannot be read: {error}") from error
+            return load_spec(yaml.safe_load(Path(source).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+            raise ConfigError(f"the MDP of '{source}' cannot be used: {error}") from error
     if not isinstance(source, Mapping):
         raise ConfigError(f"'spec' must be a mapping with the key 'states', not {source!r}")
-    names = [field.name for field in fields(MDPSpec)]
+    names = [field.name for field in dataclasses.fields(MDPSpec)]
     for key in source:
         if key not in names:
             raise ConfigError(f"unknown key 'spec.{key}': {suggest(str(key), names)}")

@@ -1,1 +1,7 @@
-""""""
+"""Who learns: agent interfaces and their manager."""
+
+from malib_lite.agent.agent_interface import AgentInterface
+from malib_lite.agent.independent_agent import IndependentAgent
+from malib_lite.agent.manager import TrainingManager
+
+__all__ = ["AgentInterface", "IndependentAgent", "TrainingManager"]

@@ -1,1 +1,1 @@
-""""""
+"""The data plane: rings, parameters, stores, and their in-process twins."""

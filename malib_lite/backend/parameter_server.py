@@ -36,7 +36,9 @@ class ParameterServer:
         self.tables: dict[str, Snapshot] = {}
         self._announcer = announcer
 
-    def set_weights(self, policy_id: str, version: int, arrays: Mapping[str, np.ndarray], frozen: bool = False) -> Snapshot:
+    def set_weights(
+        self, policy_id: str, version: int, arrays: Mapping[str, np.ndarray], frozen: bool = False
+    ) -> Snapshot:
         """Take over new parameters and announce them. The arrays must be the caller's no more.
 
         Raises:
@@ -44,7 +46,9 @@ class ParameterServer:
         """
         old = self.tables.get(policy_id)
         if old is not None and (old.frozen or version < old.version or (version == old.version and not frozen)):
-            raise ValueError(f"{policy_id} is at version {old.version}{' and frozen' * old.frozen}, cannot become {version}")
+            raise ValueError(
+                f"{policy_id} is at version {old.version}{' and frozen' * old.frozen}, cannot become {version}"
+            )
         snapshot = Snapshot(policy_id, version, arrays, frozen)
         self.tables[policy_id] = snapshot
         if self._announcer is not None:

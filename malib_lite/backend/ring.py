@@ -90,7 +90,9 @@ class Ring:
     written by the consumer alone; both only grow, so either side may die and be replaced at any point.
     """
 
-    def __init__(self, memory: Any, layout: SlotLayout, num_slots: int, overflow: Literal["block", "drop"] = "block") -> None:
+    def __init__(
+        self, memory: Any, layout: SlotLayout, num_slots: int, overflow: Literal["block", "drop"] = "block"
+    ) -> None:
         """
         Args:
             memory: writable buffer of at least :meth:`num_bytes`, zeros where the ring is new.

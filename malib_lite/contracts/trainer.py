@@ -35,7 +35,11 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
     batch_mode: ClassVar[Literal["time_step", "episode"]] = "time_step"  # "episode": rounds end with whole episodes
 
     def __init__(
-        self, training_config: Mapping[str, Any] | Any, policy_instance: Policy, seed: int = 0, horizon: int | None = None
+        self,
+        training_config: Mapping[str, Any] | Any,
+        policy_instance: Policy,
+        seed: int = 0,
+        horizon: int | None = None,
     ) -> None:
         """
         Args:

@@ -1,1 +1,1 @@
-""""""
+"""Networks, distributions and preprocessors."""

@@ -1,1 +1,1 @@
-""""""
+"""Who plays: environments in vectors, samplers, rollout workers and their manager."""

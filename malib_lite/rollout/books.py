@@ -26,7 +26,9 @@ class Tally:
         """Take in further numbers (B,)."""
         if len(values):
             self.merge(
-                Tally(len(values), float(values.sum()), float((values**2).sum()), float(values.min()), float(values.max()))
+                Tally(
+                    len(values), float(values.sum()), float((values**2).sum()), float(values.min()), float(values.max())
+                )
             )
 
     def merge(self, other: Tally) -> None:

@@ -34,7 +34,9 @@ class RolloutConfig:
                 "(every rollout worker runs its own copy of the policies)"
             )
         if self.use_subproc_env:
-            raise ConfigError("rollout.use_subproc_env is not available yet: set it to false and raise rollout.num_threads")
+            raise ConfigError(
+                "rollout.use_subproc_env is not available yet: set it to false and raise rollout.num_threads"
+            )
 
     @property
     def num_decisions(self) -> int:

@@ -44,9 +44,7 @@ class PolicySpec:
         """A new policy: initial parameters and random stream depend on ``seed`` alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            policy = self.policy_class(
-                self.observation_space, self.action_space, self.model_config, self.custom_config
-            )
+            policy = self.policy_class(self.observation_space, self.action_space, self.model_config, self.custom_config)
         policy.seed(seed)
         return policy
 
@@ -194,7 +192,9 @@ class RolloutWorker:
         self, sampler: Sampler, policies: Mapping[str, str], versions: Mapping[str, int], sequence: int
     ) -> Generator[None, None, None]:
         """One fragment for each learner of an arena."""
-        due = {runtime_id: self._rings[runtime_id] for runtime_id in policies if self._rings[runtime_id].head == sequence}
+        due = {
+            runtime_id: self._rings[runtime_id] for runtime_id in policies if self._rings[runtime_id].head == sequence
+        }
         if not due:
             return  # whom this worker replaces had sent them before it died
         for runtime_id, policy_id in policies.items():

@@ -237,7 +237,10 @@ class DictVectorEnv(VectorEnvironment):
         self._seeds = list(state["seeds"])
         self.episode[:] = state["episode"]
         self.finished[:] = True
-        for i, (env, inner) in enumerate(zip(self._envs, state["envs"], strict=True)):
+        for i, inner in enumerate(state["envs"]):
+            env: Any = self._envs[i]
+            for channel in self._channels.values():
+                channel.begin(i)
             if inner is not None:
                 env.load_state_dict(inner)
             elif self._seeds[i] is None:
@@ -262,10 +265,12 @@ class _Channel:
         self.terminated = np.zeros(num_envs, dtype=bool)
         self.truncated = np.zeros(num_envs, dtype=bool)
         self.mask: np.ndarray | None = None  # from the first mask that is seen
-        self.observation = np.zeros((num_envs, *self.observation_space.shape), dtype=self.observation_space.dtype)
+        shape = (num_envs, *(self.observation_space.shape or ()))
+        self.observation = np.zeros(shape, dtype=self.observation_space.dtype)
         self.view = AgentView(self.acting, self.observation, None, self.reward, self.terminated, self.truncated)
         self._own_observation_space = observation_space
         self._own_action_space = action_space
+        self._actions_shape = (num_envs, *(action_space.shape or ()))
         self._box_shape = observation_space.shape if isinstance(observation_space, spaces.Box) else None
 
     def begin(self, i: int) -> None:
@@ -320,9 +325,8 @@ class _Channel:
     def actions(self, column: np.ndarray) -> Any:
         """What the environments want, by row: Python integers for Discrete, clipped arrays for Box."""
         column, space = np.asarray(column), self._own_action_space
-        if column.shape != (len(self.ended), *space.shape):
-            shape = (len(self.ended), *space.shape)
-            raise ValueError(f"the actions of {self.agent!r} have shape {column.shape}, not {shape}")
+        if column.shape != self._actions_shape:
+            raise ValueError(f"the actions of {self.agent!r} have shape {column.shape}, not {self._actions_shape}")
         if isinstance(space, spaces.Box):
             return np.clip(column, space.low, space.high).astype(space.dtype, copy=False)
         if column.dtype.kind not in "iu":

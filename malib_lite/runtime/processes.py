@@ -71,7 +71,9 @@ class ProcessRuntime:
             on_event: told, in a sentence, of everything the user should know.
         """
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("processes are started from the main thread only; use serial mode (num_threads=0) elsewhere")
+            raise RuntimeError(
+                "processes are started from the main thread only; use serial mode (num_threads=0) elsewhere"
+            )
         self._folder = folder
         self._log_dir = log_dir
         self._num_actors = num_actors

@@ -1,1 +1,1 @@
-""""""
+"""The outer loops, one per file."""

@@ -29,7 +29,9 @@ class MARLScenario(Scenario):
     def execute(self, run: Run) -> dict[str, Any]:
         learners = run.training.add_policies(horizon=self.total_steps)
         budget = Budget(self.total_steps, self.stopping.rollout.max_iteration, self.stopping.training.max_iteration)
-        improvement = RewardImprovement(self.stopping.rollout.minimum_reward_improvement, self.stopping.rollout.patience)
+        improvement = RewardImprovement(
+            self.stopping.rollout.minimum_reward_improvement, self.stopping.rollout.patience
+        )
         run.expect("steps", budget.env_steps)
         evaluation = Books()
         for number, leg in enumerate(train(run, learners, budget, _NUM_REPORTS)):
@@ -52,7 +54,9 @@ class MARLScenario(Scenario):
 
         curves = {}
         for key, name in (("return_mean", "training episodes"), ("eval/return_mean", "evaluation")):
-            points = [(r["step"], r[key]) for r in run.reports if isinstance(r.get(key), float) and math.isfinite(r[key])]
+            points = [
+                (r["step"], r[key]) for r in run.reports if isinstance(r.get(key), float) and math.isfinite(r[key])
+            ]
             if points:
                 curves[name] = tuple(zip(*points, strict=True))
         if curves:
@@ -68,7 +72,8 @@ class MARLScenario(Scenario):
 
     def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> None:
         policies = {
-            rid: run.save_policy(run.training.snapshot(rid, pid, run.training.versions[rid])) for rid, pid in learners.items()
+            rid: run.save_policy(run.training.snapshot(rid, pid, run.training.versions[rid]))
+            for rid, pid in learners.items()
         }
         run.folder.write_json("checkpoints/state.json", {"env_steps": leg.env_steps, "policies": policies})
 

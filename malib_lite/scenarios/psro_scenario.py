@@ -139,7 +139,9 @@ class PSROScenario(Scenario):
         ]
         evaluate = {player: not self.policies[player].policy_class.stochastic for player in self.players}
         versions = dict.fromkeys(self.players, 0)
-        for choice, books in zip(missing, run.rollout.simulate(matches, self.psro.payoff_episodes, evaluate, versions), strict=True):
+        for choice, books in zip(
+            missing, run.rollout.simulate(matches, self.psro.payoff_episodes, evaluate, versions), strict=True
+        ):
             tallies = [[books.returns[agent] for agent in self.groups[player]] for player in self.players]
             self.payoffs.record(
                 choice,

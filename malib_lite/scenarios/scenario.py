@@ -69,6 +69,7 @@ class Scenario(ABC):
             ConfigError: whatever is wrong with any of this; nothing has been started.
         """
         self.name = name
+        self.names: dict[str, Any] = {}  # what the command line called things; config.yaml repeats it
         self.log_dir = Path(log_dir)
         self.env_description = dict(env_description)
         self.training = build(TrainingConfig, training_config, "training")
@@ -107,24 +108,19 @@ class Scenario(ABC):
 
     def resolved_config(self) -> dict[str, Any]:
         """Every setting with its final value, for ``config.yaml``."""
-        return {
+        names = self.names or {
             "scenario": type(self).__name__,
-            "name": self.name,
+            "env": self.env_description["creator"],
+            "env_config": self.env_description["config"],
+            "algorithm": {rid: spec.policy_class for rid, spec in self.policies.items()},
+        }
+        (_, trainer), policy = next(iter(self.trainers.values())), next(iter(self.policies.values()))
+        return {
+            **names,
             "seed": self.seed,
-            "environment": {"creator": self.env_description["creator"], **self.env_description["config"]},
-            "groups": self.groups,
-            "algorithms": {
-                runtime_id: {
-                    "policy": self.policies[runtime_id].policy_class,
-                    "trainer": trainer,
-                    "agent": self.training.type,
-                    "trainer_config": to_dict(settings),
-                    "model_config": self.policies[runtime_id].model_config,
-                    "custom_config": self.policies[runtime_id].custom_config,
-                }
-                for runtime_id, (trainer, settings) in self.trainers.items()
-            },
             "rollout": to_dict(self.rollout),
+            "trainer": to_dict(trainer),
+            "model": policy.model_config,
             "stopping": to_dict(self.stopping),
         }
 

@@ -1,0 +1,209 @@
+"""The adapter for OpenSpiel, https://github.com/google-deepmind/open_spiel: agents "player_0", "player_1", ..."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyspiel
+from gymnasium import spaces
+
+from malib_lite.config import ConfigError, suggest
+from malib_lite.contracts.environment import AgentID, Environment, TimeStep, describe
+from malib_lite.contracts.exact import ExactGame
+from malib_lite.contracts.vector import VectorEnvironment
+from malib_lite.envs.open_spiel.compiled import CompiledVector
+from malib_lite.envs.open_spiel.exact import SequenceFormGame
+from malib_lite.envs.open_spiel.game_tree import compiled_game, expand_game
+from malib_lite.envs.open_spiel.games import (
+    action_space,
+    agents_of,
+    load_game,
+    observation_space,
+    reseeded,
+    tensor_of,
+)
+
+
+class OpenSpielEnv(Environment):
+    """A game of OpenSpiel, turn-based or simultaneous.
+
+    Observations are flat float32 tensors of shape (n,): the information state, which remembers everything, where the
+    game provides it, else the present view. In the end every agent is terminated and sees its final observation.
+
+    Args:
+        env_id: a game's name (:func:`env_ids`), with parameters if need be: ``"leduc_poker(players=3)"``.
+        compiled: whether many copies are stepped by table look-up, which needs a small game; None: if it is small.
+
+    Raises:
+        ConfigError: there is no such game, it cannot be played here, or not be compiled though it must be.
+    """
+
+    def __init__(self, env_id: str = "kuhn_poker", compiled: bool | None = None, **unknown: Any) -> None:
+        _check_settings(compiled, unknown)
+        super().__init__(env_id=env_id, compiled=compiled)
+        self._game = load_game(env_id)
+        if compiled:
+            compiled_game(env_id)
+        self._tensor, length = tensor_of(self._game, env_id)
+        self._agents = agents_of(self._game)
+        self._player_of = {agent: player for player, agent in enumerate(self._agents)}
+        self._observation_spaces = {agent: observation_space(length) for agent in self._agents}
+        self._action_spaces = {agent: action_space(self._game.num_distinct_actions()) for agent in self._agents}
+        self._blank = np.zeros(length, np.float32)
+        self._pays_on_the_way = self._game.get_type().reward_model == pyspiel.GameType.RewardModel.REWARDS
+        self._sees_the_end = True  # until the game refuses to describe a terminal state
+        self._generator: np.random.Generator | None = None
+        self._state: pyspiel.State | None = None
+        self._legal: dict[AgentID, list[int]] = {}  # of the agents to act
+
+    @property
+    def possible_agents(self) -> list[AgentID]:
+        """One agent per player, in OpenSpiel's order."""
+        return self._agents
+
+    @property
+    def observation_spaces(self) -> dict[AgentID, spaces.Space]:
+        """Box, float32, flat; the same for all agents."""
+        return self._observation_spaces
+
+    @property
+    def action_spaces(self) -> dict[AgentID, spaces.Space]:
+        """Discrete; the same for all agents."""
+        return self._action_spaces
+
+    @classmethod
+    def make_vector(cls, num_envs: int, seed: int, max_step: int | None, **configs: Any) -> VectorEnvironment | None:
+        """The compiled game where its tree is small enough and ``compiled`` does not forbid it."""
+        compiled = configs.pop("compiled", None)
+        env_id = configs.pop("env_id", "kuhn_poker")
+        _check_settings(compiled, configs)
+        if compiled is False:
+            return None
+        tree = compiled_game(env_id) if compiled else expand_game(env_id)
+        return None if tree is None else CompiledVector(tree, num_envs, seed, max_step)
+
+    @classmethod
+    def make_exact(cls, **configs: Any) -> ExactGame | None:
+        """Exact values where the tree is small enough and the players forget nothing; ``compiled`` has no say."""
+        tree = expand_game(configs.get("env_id", "kuhn_poker"))
+        return None if tree is None else SequenceFormGame.build(tree)
+
+    def reset_episode(self, seed: int | None) -> TimeStep:
+        """Deal anew. Chance draws from a stream of the environment's own."""
+        if seed is not None or self._generator is None:
+            self._generator = np.random.default_rng(seed)
+            self._game = reseeded(self._game, int(self._generator.integers(2**31)))
+        self._state = self._game.new_initial_state()
+        self._resolve_chance()
+        return self._time_step(rewards=dict.fromkeys(self._agents, 0.0), time_is_up=False)
+
+    def time_step(self, actions: Mapping[AgentID, Any]) -> TimeStep:
+        """Move, and let chance move until somebody is to act again.
+
+        Raises:
+            ValueError: an agent that is to act has no action or an illegal one.
+        """
+        state = self._begun()
+        if state.is_simultaneous_node():
+            # OpenSpiel wants an entry for those who have nothing to choose, too.
+            chosen = {agent: self._legal_action(agent, actions) for agent in self._legal}
+            state.apply_actions([chosen.get(agent, 0) for agent in self._agents])
+        else:
+            (agent,) = self._legal
+            state.apply_action(self._legal_action(agent, actions))
+        self._resolve_chance()
+        # Rewards stand at the decision after the move: at chance nodes between, games show them early or not at all.
+        if self._pays_on_the_way:
+            earned = state.rewards()
+        else:
+            earned = state.returns() if state.is_terminal() else itertools.repeat(0.0)
+        rewards = dict(zip(self._agents, earned, strict=False))
+        return self._time_step(rewards, time_is_up=self.max_step is not None and self.cnt + 1 >= self.max_step)
+
+    def render(self, *args: Any, **kwargs: Any) -> str:
+        """The state as OpenSpiel writes it, with everything hidden in it."""
+        return str(self._begun())
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _begun(self) -> pyspiel.State:
+        if self._state is None:
+            raise RuntimeError(f"{self._game}: no episode has begun")
+        return self._state
+
+    def _resolve_chance(self) -> None:
+        state, generator = self._state, self._generator
+        assert state is not None and generator is not None
+        while state.is_chance_node():
+            outcomes = state.chance_outcomes()
+            cumulative = list(itertools.accumulate(probability for _, probability in outcomes))
+            drawn = bisect_right(cumulative, generator.random() * cumulative[-1])
+            state.apply_action(outcomes[min(drawn, len(outcomes) - 1)][0])
+
+    def _time_step(self, rewards: Mapping[AgentID, float], time_is_up: bool) -> TimeStep:
+        state = self._begun()
+        ended = state.is_terminal()
+        self._legal = {} if ended else self._legal_actions(state)
+        seeing = self._agents if ended or time_is_up else list(self._legal)
+        return TimeStep(
+            observations={agent: self._observe(agent, ended) for agent in seeing},
+            rewards=rewards,
+            terminated=dict.fromkeys(self._agents, ended),
+            truncated=dict.fromkeys(self._agents, False),
+            infos={agent: {} for agent in seeing},
+            action_masks={agent: self._mask(agent) for agent in seeing},
+        )
+
+    def _legal_actions(self, state: pyspiel.State) -> dict[AgentID, list[int]]:
+        """Legal actions of the agents that are to act now."""
+        if not state.is_simultaneous_node():
+            return {self._agents[state.current_player()]: state.legal_actions()}
+        legal = {agent: state.legal_actions(player) for player, agent in enumerate(self._agents)}
+        return {agent: actions for agent, actions in legal.items() if actions}
+
+    def _legal_action(self, agent: AgentID, actions: Mapping[AgentID, Any]) -> int:
+        legal = self._legal[agent]
+        if agent not in actions:
+            raise ValueError(f"{self._game}: {agent} is to act and has no action; legal are {legal}")
+        # Arrays of one element are welcome, 0.7 is not taken for 0.
+        action = np.asarray(actions[agent])
+        if action.size != 1 or action.dtype.kind not in "iu" or action.item() not in legal:
+            raise ValueError(f"{self._game}: illegal action {actions[agent]!r} of {agent}; legal are {legal}")
+        return action.item()
+
+    def _observe(self, agent: AgentID, ended: bool) -> np.ndarray:
+        if ended and not self._sees_the_end:
+            return self._blank.copy()
+        try:
+            return np.array(getattr(self._state, self._tensor)(self._player_of[agent]), np.float32)
+        except pyspiel.SpielError:
+            if not ended:
+                raise
+            self._sees_the_end = False  # not asked again: OpenSpiel prints every refusal
+            return self._blank.copy()
+
+    def _mask(self, agent: AgentID) -> np.ndarray:
+        """Legal actions, (A,) bool; all True for an agent that has none to choose, so that no softmax is empty."""
+        num_actions = self._game.num_distinct_actions()
+        legal = self._legal.get(agent)
+        if legal is None:
+            return np.ones(num_actions, bool)
+        mask = np.zeros(num_actions, bool)
+        mask[legal] = True
+        return mask
+
+
+def env_desc_gen(**config: Any) -> dict[str, Any]:
+    """The environment description of a game, see :class:`OpenSpielEnv` for ``config``."""
+    return describe(OpenSpielEnv, **config)
+
+
+def _check_settings(compiled: Any, unknown: Mapping[str, Any]) -> None:
+    for key in unknown:
+        raise ConfigError(f"unknown key '{key}': " + suggest(key, ["env_id", "compiled"]))
+    if compiled not in (None, True, False):
+        raise ConfigError(f"'compiled' = {compiled!r}: must be True, False or None")

@@ -1,0 +1,266 @@
+"""``python -m malib_lite.train SCENARIO --env FAMILY/NAME``: train from the command line.
+
+The command line, a YAML file and a scenario's constructor all end in the same configuration objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, config, describe, option, suggest
+
+SCENARIOS = {
+    "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
+    "psro": "malib_lite.scenarios.psro_scenario:PSROScenario",
+}
+DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn"}
+EPILOG = """\
+every other field of the configuration is set by its dotted name, e.g.
+  --trainer.learning_rate 1e-3   --rollout.num_env_per_thread 32   --model.hidden_sizes [128,128]
+--help-config lists them all. --config reads the same names from YAML; the command line comes first.
+
+examples:
+  python -m malib_lite.train psro --env open_spiel/kuhn_poker
+  python -m malib_lite.train marl --env gym/CartPole-v1 --algorithm ppo --seed 1
+"""
+
+
+@config
+class TrainConfig:
+    """The whole configuration of a training; the sections belong to the classes that use them."""
+
+    scenario: str = option("", "the outer loop")
+    env: str = option("", "environment, as FAMILY/NAME")
+    algorithm: str | None = option(None, "algorithm that learns (psro: dqn, marl: ppo)")
+    seed: NonNegativeInt = option(0, "seed of everything random")
+    workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
+    iterations: PositiveInt | None = option(None, "iterations of the outer loop (psro)")
+    steps: PositiveInt | None = option(None, "environment steps of the training; in psro, of each best response")
+    logdir: str | None = option(None, "run folder (default: logs/NAME-SEED-TIME)")
+    env_config: dict[str, Any] = option({}, "keyword arguments of the environment")
+    rollout: dict[str, Any] = option({}, "how experience is gathered")
+    trainer: dict[str, Any] = option({}, "the algorithm's training")
+    model: dict[str, Any] = option({}, "the algorithm's networks")
+    stopping: dict[str, Any] = option({}, "when a training ends")
+    psro: dict[str, Any] = option({}, "the outer loop of psro")
+
+
+_SECTIONS = ("env_config", "rollout", "trainer", "model", "stopping", "psro")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0 done, 2 wrong input, 1 any other failure, 130 and 143 interrupted."""
+    started = time.monotonic()
+    try:
+        options, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
+        if options.list is not None:
+            _list(options.list)
+            return 0
+        settings = build(TrainConfig, _merge(options, overrides))
+        if options.help_config:
+            _help_config(settings)
+            return 0
+        scenario = make_scenario(settings)
+        return _run(scenario, options.quiet, started)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def make_scenario(settings: TrainConfig) -> Any:
+    """The scenario that a configuration describes.
+
+    Raises:
+        ConfigError: anything in it is wrong; nothing has been started.
+    """
+    from malib_lite import registry
+
+    if settings.scenario not in SCENARIOS:
+        what = f"unknown scenario '{settings.scenario}'" if settings.scenario else "no scenario given"
+        raise ConfigError(f"{what}: {suggest(settings.scenario, SCENARIOS)}")
+    if not settings.env:
+        raise ConfigError("no environment given: --env FAMILY/NAME; --list shows the families")
+    name = settings.algorithm or DEFAULT_ALGORITHM[settings.scenario]
+    algorithm = registry.load(registry.ALGORITHMS, name, "algorithm")
+    scenario_class = registry.resolve(SCENARIOS[settings.scenario])
+    log_dir = (
+        settings.logdir or f"logs/{settings.scenario}-{_file_name(settings.env)}-{settings.seed}-{time.time():.0f}"
+    )
+    sections: dict[str, Any] = {}
+    if settings.scenario == "psro":
+        sections["psro_config"] = _with(settings.psro, "psro.max_iteration", "iterations", settings.iterations)
+    elif settings.psro or settings.iterations:
+        raise ConfigError(
+            f"'{'psro' if settings.psro else 'iterations'}' is for the psro scenario; {settings.scenario} has no outer "
+            "loop, its length is --steps"
+        )
+    scenario = scenario_class(
+        name=f"{settings.scenario} {settings.env}",
+        log_dir=log_dir,
+        algorithms={"default": (*algorithm, settings.model)},
+        env_description=registry.describe_environment(settings.env, settings.env_config),
+        training_config={"trainer_config": _with(settings.trainer, "trainer.total_timesteps", "steps", settings.steps)},
+        rollout_config=_with(settings.rollout, "rollout.num_threads", "workers", settings.workers),
+        stopping_conditions=settings.stopping,
+        seed=settings.seed,
+        **sections,
+    )
+    scenario.names = {
+        "scenario": settings.scenario, "env": settings.env, "env_config": settings.env_config, "algorithm": name
+    }  # fmt: skip
+    return scenario
+
+
+def _run(scenario: Any, quiet: bool, started: float) -> int:
+    from malib_lite.runner import run
+    from malib_lite.runtime.console import Console
+    from malib_lite.runtime.processes import ActorFailure
+
+    console = Console(quiet)
+    console.say(f"{scenario.name}, seed {scenario.seed}, in {scenario.log_dir}")
+    try:
+        summary = run(scenario, console, started)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; what was reached is in {scenario.log_dir}", file=sys.stderr)
+        return 143 if str(interrupt) == "SIGTERM" else 130
+    except ConfigError:
+        raise
+    except ActorFailure as failure:  # carries the traceback of the process where it happened
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    results = {name: value for name, value in summary.items() if isinstance(value, float) and "/" not in name}
+    console.say("done: " + "   ".join(f"{name} {value:.4g}" for name, value in results.items()))
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The named options, and the dotted overrides as nested dictionaries."""
+    parser = argparse.ArgumentParser(
+        prog="python -m malib_lite.train", description="Train populations of policies on one machine.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("scenario", nargs="?", help=" or ".join(SCENARIOS))
+    for name, _, _, text in describe(TrainConfig):
+        if name != "scenario" and name not in _SECTIONS:
+            parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
+    parser.add_argument("--config", metavar="FILE", help="read a YAML file, e.g. the config.yaml of a run")
+    parser.add_argument("--list", nargs="?", const="", metavar="FAMILY", help="list what there is, or a family's ids")
+    parser.add_argument("--help-config", action="store_true", help="list every field, of this scenario and algorithm")
+    parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    options, rest = parser.parse_known_args(arguments)
+    known = [f"--{name}" for name in vars(options) if name != "scenario"]
+    overrides: dict[str, Any] = {}
+    while rest:
+        token = rest.pop(0)
+        name, equals, value = token.partition("=")
+        section, dot, key = name.removeprefix("--").partition(".")
+        if not name.startswith("--") or not dot:
+            raise ConfigError(f"unknown option '{token}': {suggest(name, known)}")
+        if section not in _SECTIONS:
+            raise ConfigError(f"unknown option '{token}': {suggest(section, _SECTIONS)}")
+        if not equals and not rest:
+            raise ConfigError(f"'{name}' needs a value")
+        _set(overrides, [section, *key.split(".")], _value(value if equals else rest.pop(0)))
+    return options, overrides
+
+
+def _merge(options: argparse.Namespace, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """File below command line."""
+    merged: dict[str, Any] = {}
+    if options.config is not None:
+        import yaml
+
+        try:
+            with open(options.config) as file:
+                merged = yaml.safe_load(file) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"'config' = '{options.config}': {error}") from None
+        if not isinstance(merged, dict):
+            raise ConfigError(f"'config' = '{options.config}': the file must hold a mapping")
+    named = {name: getattr(options, name) for name, *_ in describe(TrainConfig) if name not in _SECTIONS}
+    merged.update({name: value for name, value in named.items() if value is not None})
+    for section, values in overrides.items():
+        _update(merged, {section: values})
+    return merged
+
+
+def _update(target: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _update(target[key], value)
+        else:
+            target[key] = value
+
+
+def _set(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        target = target.setdefault(key, {})
+    target[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it; what is no YAML is text."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _with(section: Mapping[str, Any], path: str, flag: str, value: Any) -> dict[str, Any]:
+    """A section with the field that a short flag stands for."""
+    key = path.rpartition(".")[2]
+    if value is None:
+        return dict(section)
+    if section.get(key, value) != value:
+        raise ConfigError(f"'{flag}' = {value} and '{path}' = {section[key]} are the same setting: give one of them")
+    return {**section, key: value}
+
+
+def _file_name(env: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in env)
+
+
+def _list(family: str) -> None:
+    from malib_lite import registry
+
+    if family:
+        for env_id in registry.load(registry.ENVIRONMENTS, family, "environment family").env_ids():
+            print(f"{family}/{env_id}")
+        return
+    print("scenarios:   ", "  ".join(SCENARIOS))
+    print("algorithms:  ", "  ".join(registry.names(registry.ALGORITHMS)))
+    print("environments:", "  ".join(f"{name}/..." for name in registry.names(registry.ENVIRONMENTS)))
+    print("             ", "--list FAMILY shows a family's ids")
+
+
+def _help_config(settings: TrainConfig) -> None:
+    from malib_lite import registry
+    from malib_lite.rollout.config import RolloutConfig
+    from malib_lite.scenarios.psro_scenario import PSROConfig
+    from malib_lite.scenarios.stopping import RolloutStop, TrainingStop
+
+    policy, trainer = registry.load(
+        registry.ALGORITHMS, settings.algorithm or DEFAULT_ALGORITHM.get(settings.scenario, "dqn"), "algorithm"
+    )
+    classes = {
+        "": TrainConfig, "rollout": RolloutConfig, "trainer": trainer.config_class, "model": policy.model_class,
+        "stopping.training": TrainingStop, "stopping.rollout": RolloutStop, "psro": PSROConfig,
+    }  # fmt: skip
+    for path, cls in classes.items():
+        for name, _, default, text in describe(cls, path):
+            if name not in _SECTIONS:
+                print(f"--{name:38} {text} (default: {default})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

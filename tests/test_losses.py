@@ -1,0 +1,152 @@
+"""Losses and targets: numbers worked out by hand, identities, and masks."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from malib_lite.algorithms.dqn import q_loss, q_target
+from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.pg import policy_gradient_loss
+from malib_lite.algorithms.ppo import clipped_surrogate_loss, kl_estimate, value_loss
+from malib_lite.models.distributions import DiagGaussian, MaskedCategorical
+
+T = torch.tensor
+
+
+# -- deep Q-learning ---------------------------------------------------------------------------------------------
+
+
+def test_single_and_double_targets_by_hand():
+    reward, ended = T([1.0, 1.0, 1.0]), T([False, False, True])
+    q_online = T([[1.0, 2.0, 3.0], [5.0, 0.0, 0.0], [math.nan] * 3])
+    q_slow = T([[10.0, 40.0, 20.0], [30.0, 0.0, 50.0], [math.nan] * 3])
+    double = q_target(reward, q_online, q_slow, None, ended, discount=0.5)
+    single = q_target(reward, q_slow, q_slow, None, ended, discount=0.5)
+    assert double.tolist() == [1 + 0.5 * 20, 1 + 0.5 * 30, 1.0]
+    assert single.tolist() == [1 + 0.5 * 40, 1 + 0.5 * 50, 1.0]
+
+
+def test_the_target_looks_at_legal_actions_only():
+    mask = T([[True, True, False], [False, False, True]])
+    q_online, q_slow = T([[1.0, 2.0, 3.0], [9.0, 9.0, -9.0]]), T([[10.0, 20.0, 99.0], [99.0, 99.0, -3.0]])
+    ended = T([False, False])
+    assert q_target(T([0.0, 0.0]), q_online, q_slow, mask, ended, 1.0).tolist() == [20.0, -3.0]
+    assert q_target(T([0.0, 0.0]), q_slow, q_slow, mask, ended, 1.0).tolist() == [20.0, -3.0]
+
+
+def test_huber_loss_by_hand():
+    q = T([[0.5, 7.0], [7.0, 3.0]], requires_grad=True)
+    loss = q_loss(q, T([0, 1]), T([0.0, 0.0]))
+    assert loss.item() == pytest.approx((0.5 * 0.25 + (3.0 - 0.5)) / 2)
+    loss.backward()
+    assert q.grad.tolist() == [[0.25, 0.0], [0.0, 0.5]]  # the error, clipped to 1, over B; other actions untouched
+
+
+# -- policy gradients --------------------------------------------------------------------------------------------
+
+
+def test_reinforce_loss_by_hand():
+    assert policy_gradient_loss(T([-1.0, -2.0]), T([3.0, -1.0])).item() == pytest.approx(-(-3.0 + 2.0) / 2)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    [
+        (1.1, 2.0, -2.2, -2.0),  # within the clip: the plain surrogate
+        (1.5, 2.0, -2.4, 0.0),  # good and already likelier: no further push
+        (0.5, 2.0, -1.0, -2.0),  # good but less likely: pushed back
+        (0.5, -2.0, 1.6, 0.0),  # bad and already less likely: no further push
+        (1.5, -2.0, 3.0, 2.0),  # bad but likelier: pushed back
+    ],
+)
+def test_clipping_by_hand(ratio, advantage, loss, slope):
+    log_prob = T([math.log(ratio)], requires_grad=True)
+    value = clipped_surrogate_loss(log_prob, T([0.0]), T([advantage]), clip_ratio=0.2)
+    value.backward()
+    assert value.item() == pytest.approx(loss, abs=1e-6)
+    assert log_prob.grad.item() == pytest.approx(slope * ratio, abs=1e-6)
+
+
+def test_ppo_gradient_at_ratio_1_is_the_policy_gradient():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 5, generator=generator, requires_grad=True)
+    mask = torch.rand(64, 5, generator=generator) < 0.7
+    mask[:, 2] = True
+    distribution = MaskedCategorical(logits, mask)
+    action, advantage = distribution.draw(generator), torch.randn(64, generator=generator)
+    log_prob = distribution.log_prob(action)
+    (ours,) = torch.autograd.grad(
+        clipped_surrogate_loss(log_prob, log_prob.detach(), advantage, 0.2), logits, retain_graph=True
+    )
+    (reference,) = torch.autograd.grad(policy_gradient_loss(log_prob, advantage), logits)
+    torch.testing.assert_close(ours, reference, atol=1e-6, rtol=0)
+    assert ours.abs().max() > 1e-3
+
+
+def test_value_loss_and_kl_by_hand():
+    assert value_loss(T([1.0, 2.0]), T([0.0, 4.0])).item() == pytest.approx(2.5)
+    assert kl_estimate(T([0.0, math.log(2.0)]), T([0.0, 0.0])).item() == pytest.approx((2 - 1 - math.log(2)) / 2)
+
+
+# -- distributions -----------------------------------------------------------------------------------------------
+
+
+def test_masked_entropy_and_log_probabilities():
+    logits = T([[1.0, 2.0, 3.0], [0.5, -0.5, 100.0]], requires_grad=True)
+    mask = T([[True, True, True], [True, True, False]])
+    before = logits.detach().clone()
+    distribution = MaskedCategorical(logits, mask)
+    inner = torch.distributions.Categorical(logits=T([0.5, -0.5]))
+    assert distribution.entropy()[1].item() == pytest.approx(inner.entropy().item(), abs=1e-6)
+    assert distribution.log_prob(T([0, 1]))[1].item() == pytest.approx(inner.log_prob(T(1)).item(), abs=1e-6)
+    assert distribution.probs[1, 2] == 0 and distribution.mode.tolist() == [2, 0]
+    assert torch.equal(distribution.pristine_logits, before)
+    (gradient,) = torch.autograd.grad(distribution.entropy().sum(), logits)
+    assert gradient.isfinite().all() and gradient[1, 2] == 0
+
+
+def test_drawing_is_exact_in_distribution_and_never_illegal():
+    generator = torch.Generator().manual_seed(1)
+    logits, mask = T([[2.0, 0.0, 1.0, 5.0, 5.0]]), T([[False, True, True, True, False]])
+    distribution = MaskedCategorical(logits.expand(100_000, -1), mask.expand(100_000, -1))
+    counts = np.bincount(distribution.draw(generator).numpy(), minlength=5)
+    assert counts[0] == counts[4] == 0
+    np.testing.assert_allclose(counts / 100_000, distribution.probs[0].numpy(), atol=5e-3)
+
+
+def test_gaussian_against_torch():
+    generator = torch.Generator().manual_seed(2)
+    mean, std = torch.randn(7, 2, 3), torch.rand(3) + 0.5
+    distribution = DiagGaussian(mean, std)
+    action = distribution.draw(generator)
+    reference = torch.distributions.Normal(mean, std)
+    torch.testing.assert_close(distribution.log_prob(action), reference.log_prob(action).sum((1, 2)))
+    torch.testing.assert_close(distribution.entropy(), reference.entropy().sum((1, 2)))
+    draws = DiagGaussian(torch.full((50_000, 1), 3.0), T(2.0)).draw(generator)
+    assert draws.mean().item() == pytest.approx(3.0, abs=0.05) and draws.std().item() == pytest.approx(2.0, abs=0.05)
+
+
+# -- the step ----------------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_clipped_as_torch_clips_them():
+    ours, theirs = (torch.nn.Parameter(T([1.0, 2.0])) for _ in range(2))
+    gradient = T([30.0, 40.0])
+    assert step(torch.optim.SGD([ours], lr=1.0), [ours], [gradient], max_norm=5.0, name="x") == pytest.approx(50.0)
+    assert gradient.tolist() == [30.0, 40.0] and ours.grad is None
+    theirs.grad = gradient.clone()
+    torch.nn.utils.clip_grad_norm_([theirs], 5.0)
+    torch.optim.SGD([theirs], lr=1.0).step()
+    torch.testing.assert_close(ours.data, theirs.data)
+
+
+def test_numbers_that_are_not_finite_stop_before_anything_changes():
+    parameter = torch.nn.Parameter(T([1.0]))
+    for bad in (math.nan, math.inf):
+        with pytest.raises(FloatingPointError, match="dqn.*loss"):
+            finite(T(bad), "dqn")
+        with pytest.raises(FloatingPointError, match="dqn.*gradient"):
+            step(make_adam([parameter], 0.1), [parameter], [T([bad])], 1.0, "dqn")
+    assert parameter.item() == 1.0

@@ -1,0 +1,190 @@
+"""Snapshots, the parameter server, and the bus: late joiners, lost messages, malformed ones."""
+
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+import zmq
+
+from malib_lite.backend.bus import BusAddress, LocalAddress
+from malib_lite.backend.parameter_server import ParameterClient
+from malib_lite.backend.snapshots import BadMessage, Snapshot
+from malib_lite.runtime.shared_memory import SharedFolder
+
+
+def arrays(value, size=5):
+    return {
+        "weight": np.full((2, size), value, np.float32),
+        "count": np.array(int(value), np.int64),
+        "flag": np.array([True, False]),
+    }
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+def test_snapshot_round_trip_and_digest():
+    snapshot = Snapshot("policy-0", 3, arrays(1.5), frozen=True)
+    header, payload = snapshot.pack()
+    again = Snapshot.unpack(header, payload)
+    assert (again.policy_id, again.version, again.frozen) == ("policy-0", 3, True)
+    assert same(again.arrays, snapshot.arrays)
+    assert (
+        again.digest() == Snapshot("other", 9, arrays(1.5)).digest() != Snapshot("policy-0", 3, arrays(1.25)).digest()
+    )
+    with pytest.raises(ValueError):
+        again.arrays["weight"][0, 0] = 1.0  # pool members are immutable
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"[]", b"{}", b"\x80\x04.", b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "O", [1], 0]]}',
+        b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "<f4", [1000000], 0]]}',
+        b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "<f4", [-1], -4]]}',
+    ],
+)  # fmt: skip
+def test_malformed_messages_are_refused(header):
+    with pytest.raises(BadMessage):
+        Snapshot.unpack(header, np.zeros(64, np.uint8))
+
+
+def test_server_versions_only_go_up_and_frozen_ones_stay():
+    server = LocalAddress().serve()
+    server.set_weights("p", 0, arrays(0))
+    server.set_weights("p", 1, arrays(1))
+    for version in (0, 1):
+        with pytest.raises(ValueError):
+            server.set_weights("p", version, arrays(2))
+    assert server.freeze("p").frozen and server.get_weights("p").version == 1
+    with pytest.raises(ValueError, match="frozen"):
+        server.set_weights("p", 2, arrays(2))
+
+
+@pytest.fixture
+def bus():
+    with SharedFolder() as folder:
+        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"))
+        server, link = address.serve(), address.connect()
+        yield address, server, link
+        link.close()
+        server.close()
+
+
+def wait_for(server, link, policy_id, version, timeout_s=5.0):
+    task = ParameterClient({"r": link}).wait_for("r", policy_id, version)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            next(task)
+        except StopIteration as stop:
+            return stop.value
+        server.serve()
+        time.sleep(0.001)
+    raise TimeoutError
+
+
+def test_a_late_joiner_gets_the_newest_version(bus):
+    _, server, link = bus
+    for version in range(5):
+        server.set_weights("p", version, arrays(version))
+    snapshot = wait_for(server, link, "p", 0)
+    assert snapshot.version == 4 and same(snapshot.arrays, arrays(4))
+
+
+def test_a_joiner_that_comes_before_the_server_speaks_gets_it_too(bus):
+    _, server, link = bus
+    link.follow("p")
+    time.sleep(0.05)
+    server.set_weights("p", 0, arrays(7))
+    assert wait_for(server, link, "p", 0).version == 0
+
+
+def test_topics_do_not_match_by_prefix(bus):
+    _, server, link = bus
+    server.set_weights("policy-1", 0, arrays(1))
+    server.set_weights("policy-10", 0, arrays(10))
+    assert wait_for(server, link, "policy-1", 0).arrays["count"] == 1
+    assert link.newest("policy-10") is None
+
+
+def test_what_publish_subscribe_lost_is_asked_for(bus):
+    """A slow subscriber: its queue overflows, the newest versions are lost, and it still ends with the newest."""
+    _, server, link = bus
+    server.set_weights("p", 0, arrays(0, 10_000))
+    wait_for(server, link, "p", 0)
+    for version in range(1, 500):  # far beyond the high-water mark, while nobody reads
+        server.set_weights("p", version, arrays(version, 10_000))
+    snapshot = wait_for(server, link, "p", 499)
+    assert snapshot.version == 499 and snapshot.arrays["count"] == 499
+
+
+def test_a_version_that_was_never_published_to_us_comes_by_request(bus):
+    """Without any subscription traffic at all, a request alone delivers."""
+    _, server, link = bus
+    server.set_weights("p", 2, arrays(2))
+    link._known["p"] = None  # followed, but never subscribed: as if publish/subscribe were broken
+    assert wait_for(server, link, "p", 2).version == 2
+    assert link.num_requests >= 1
+
+
+def test_versions_never_go_back(bus):
+    _, _, link = bus
+    link._known["p"] = Snapshot("p", 5, arrays(5))
+    link._take(Snapshot("p", 4, arrays(4)))
+    assert link.newest("p").version == 5
+    link._take(Snapshot("p", 6, arrays(6)))
+    assert link.newest("p").version == 6
+
+
+def test_garbage_on_the_sockets_is_no_snapshot_and_stops_nothing_on_the_server(bus):
+    address, server, link = bus
+    server.set_weights("p", 0, arrays(3))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.connect(address.answer_at)
+        stranger.send_multipart([b"no such policy"])
+        stranger.send_multipart([b"\xff\xfe", b"", b"x"])
+        time.sleep(0.05)
+        server.serve()
+        assert wait_for(server, link, "p", 0).version == 0
+
+
+def test_sockets_lie_in_a_private_folder():
+    with SharedFolder() as folder:
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
+def _publish(address, num_versions):
+    server = address.serve()
+    for version in range(num_versions):
+        server.set_weights("p", version, arrays(version, 1000))
+        server.serve()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        server.serve()
+        time.sleep(0.001)
+
+
+def test_between_processes_every_subscriber_sees_rising_versions_and_the_last():
+    context = multiprocessing.get_context("spawn")
+    with SharedFolder() as folder:
+        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"))
+        process = context.Process(target=_publish, args=(address, 300), daemon=True)
+        process.start()
+        for _ in range(2):  # the second one joins late
+            link, seen, deadline = address.connect(), [], time.monotonic() + 20
+            link.follow("p")
+            while not seen or seen[-1] < 299:
+                assert time.monotonic() < deadline
+                link.poll("p", 299)
+                newest = link.newest("p")
+                if newest is not None and (not seen or newest.version != seen[-1]):
+                    assert (newest.arrays["weight"] == newest.version).all()
+                    seen.append(newest.version)
+            assert seen == sorted(set(seen))
+            link.close()
+        process.kill()
+        process.join()
