@@ -13,7 +13,8 @@ Deviations:
     The learning rate falls linearly, or the last policy of a run depends on which way the values last swung.
 
 Expected:
-    Q* of a small decision process to 1e-2 (tests/test_algorithms.py).
+    Q* of a small decision process to 1e-2 (tests/test_algorithms.py). CartPole-v1, 100,000 steps, the final greedy
+    policy: 500 for nine of ten seeds and 178 for the tenth; on the way there policies come and go.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from malib_lite.config import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    build,
     config,
     option,
     to_dict,
@@ -52,15 +54,15 @@ class DQNConfig:
     total_timesteps: PositiveInt | None = option(None, "environment steps that schedules span; None: the run's own")
     # learning
     discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
-    learning_rate: NonNegativeFloat = option(1e-3, "Adam's step size at the beginning")
+    learning_rate: NonNegativeFloat = option(5e-4, "Adam's step size at the beginning")
     learning_rate_final: Fraction = option(0.02, "share of learning_rate left at the end of the horizon; 1 holds it")
     double: bool = option(True, "choose the next action by the online network, value it by the target network")
-    tau: Fraction = option(0.01, "share of the way the target network goes at each of its updates; 1 copies")
+    tau: Fraction = option(0.02, "share of the way the target network goes at each of its updates; 1 copies")
     target_update_interval: PositiveInt = option(1, "updates between updates of the target network")
     max_grad_norm: PositiveFloat = option(10.0, "gradients are scaled down to this norm")
     # replay
-    batch_size: PositiveInt = option(64, "transitions in one update")
-    capacity: PositiveInt = option(50_000, "transitions kept; the oldest go first")
+    batch_size: PositiveInt = option(128, "transitions in one update")
+    capacity: PositiveInt = option(100_000, "transitions kept; the oldest go first")
     learning_starts: PositiveInt = option(500, "transitions before the first update")
     updates_per_step: PositiveFloat = option(0.5, "updates for each recorded decision")
     # exploration
@@ -74,6 +76,13 @@ class DQNConfig:
                 f"capacity ({self.capacity}) must hold batch_size ({self.batch_size})"
                 f" and learning_starts ({self.learning_starts}) transitions"
             )
+
+
+@config
+class QNetConfig(MLPConfig):
+    """Wider than the policy networks: values differ less between actions than they do between states."""
+
+    hidden_sizes: tuple[PositiveInt, ...] = option((128, 128), "units of each hidden layer; none makes a linear map")
 
 
 def q_target(
@@ -113,7 +122,8 @@ def q_loss(q_t: torch.Tensor, action_t: torch.Tensor, target_t: torch.Tensor) ->
 class DQNPolicy(Policy):
     """Acts greedily on Q, and at random with probability ``epsilon``, which travels with the parameters."""
 
-    model_class = MLPConfig
+    model_class = QNetConfig
+    epsilon: torch.Tensor  # () float32: the share of random actions
 
     def __init__(
         self,
@@ -124,7 +134,10 @@ class DQNPolicy(Policy):
     ) -> None:
         super().__init__(observation_space, action_space, model_config, custom_config)
         self.check_spaces(observation_space, action_space)
-        self.q_net = make_net(observation_space, int(action_space.n), self.model_config, output_gain=1.0)
+        assert isinstance(action_space, spaces.Discrete)
+        settings = build(QNetConfig, self.model_config, "model_config")
+        self.num_actions = int(action_space.n)
+        self.q_net = make_net(observation_space, self.num_actions, settings, output_gain=1.0)
         self.register_buffer("epsilon", torch.tensor(1.0))
 
     @classmethod
@@ -146,7 +159,7 @@ class DQNPolicy(Policy):
         if epsilon > 0.0:
             batch = len(action)
             explores = torch.rand(batch, generator=self.generator) < epsilon
-            lottery = torch.rand((batch, int(self.action_space.n)), generator=self.generator)
+            lottery = torch.rand((batch, self.num_actions), generator=self.generator)
             if act_mask is not None:
                 lottery.masked_fill_(~act_mask, -1.0)  # tickets are at least 0: an illegal one never wins
             action = torch.where(explores, lottery.argmax(-1), action)
@@ -155,7 +168,7 @@ class DQNPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        greedy = nn.functional.one_hot(self._greedy(observation, act_mask), int(self.action_space.n)).float()
+        greedy = nn.functional.one_hot(self._greedy(observation, act_mask), self.num_actions).float()
         if evaluate:
             return greedy
         legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
@@ -170,6 +183,8 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
     """Q-learning from replayed transitions."""
 
     config_class = DQNConfig
+    config: DQNConfig
+    policy: DQNPolicy
 
     def setup(self) -> None:
         self.trained = self.parameters()
@@ -234,5 +249,5 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
         self._follow_schedules()
 
 
-DEFAULT_CONFIG = {"training_config": to_dict(DQNConfig()), "model_config": to_dict(MLPConfig()), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": to_dict(DQNConfig()), "model_config": to_dict(QNetConfig()), "custom_config": {}}
 ALGORITHM = Algorithm(DQNPolicy, DQNTrainer)

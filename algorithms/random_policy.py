@@ -31,6 +31,8 @@ class RandomPolicy(Policy):
 
     stochastic = True
     model_class = MLPConfig
+    low: torch.Tensor  # (*action) float32, for Box actions
+    high: torch.Tensor
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class RandomPolicy(Policy):
         return self._distribution(observation, act_mask).probs
 
     def _distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> MaskedCategorical:
+        assert isinstance(self.action_space, spaces.Discrete)
         return MaskedCategorical(torch.zeros(len(observation), int(self.action_space.n)), act_mask)
 
 

@@ -36,7 +36,13 @@ class ConfigError(ValueError):
 
 
 def option(default: Any, help: str) -> Any:
-    """A field of a config class with its line of help. Lists and dictionaries are copied for each object."""
+    """A field of a config class with its line of help.
+
+    ``default`` is the value itself, or a config class, whose defaults then are the field's. Lists and dictionaries are
+    copied for each object.
+    """
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata={"help": help})
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return dataclasses.field(default=default, metadata={"help": help})
@@ -105,7 +111,8 @@ def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str]]:
     """Rows (dotted key, type, default, help) of a config class, for ``--help`` and the documentation."""
     rows = []
     for field in dataclasses.fields(cls):
-        default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+        factory: Any = field.default_factory
+        default = factory() if field.default is dataclasses.MISSING else field.default
         kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
         rows.append(
             (f"{path}.{field.name}" if path else field.name, kind, repr(default), field.metadata.get("help", ""))

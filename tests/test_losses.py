@@ -145,8 +145,8 @@ def test_gradients_are_clipped_as_torch_clips_them():
 def test_numbers_that_are_not_finite_stop_before_anything_changes():
     parameter = torch.nn.Parameter(T([1.0]))
     for bad in (math.nan, math.inf):
-        with pytest.raises(FloatingPointError, match="dqn.*loss"):
+        with pytest.raises(FloatingPointError, match=r"dqn.*loss"):
             finite(T(bad), "dqn")
-        with pytest.raises(FloatingPointError, match="dqn.*gradient"):
+        with pytest.raises(FloatingPointError, match=r"dqn.*gradient"):
             step(make_adam([parameter], 0.1), [parameter], [T([bad])], 1.0, "dqn")
     assert parameter.item() == 1.0

@@ -43,7 +43,7 @@ class OpenSpielEnv(Environment):
     """
 
     def __init__(self, env_id: str = "kuhn_poker", compiled: bool | None = None, **unknown: Any) -> None:
-        _check_settings(compiled, unknown)
+        _settings(env_id, compiled, **unknown)
         super().__init__(env_id=env_id, compiled=compiled)
         self._game = load_game(env_id)
         if compiled:
@@ -53,7 +53,9 @@ class OpenSpielEnv(Environment):
         self._player_of = {agent: player for player, agent in enumerate(self._agents)}
         self._observation_spaces = {agent: observation_space(length) for agent in self._agents}
         self._action_spaces = {agent: action_space(self._game.num_distinct_actions()) for agent in self._agents}
+        self._num_actions = self._game.num_distinct_actions()
         self._blank = np.zeros(length, np.float32)
+        self._turn_based = self._game.get_type().dynamics == pyspiel.GameType.Dynamics.SEQUENTIAL
         self._pays_on_the_way = self._game.get_type().reward_model == pyspiel.GameType.RewardModel.REWARDS
         self._sees_the_end = True  # until the game refuses to describe a terminal state
         self._generator: np.random.Generator | None = None
@@ -78,9 +80,7 @@ class OpenSpielEnv(Environment):
     @classmethod
     def make_vector(cls, num_envs: int, seed: int, max_step: int | None, **configs: Any) -> VectorEnvironment | None:
         """The compiled game where its tree is small enough and ``compiled`` does not forbid it."""
-        compiled = configs.pop("compiled", None)
-        env_id = configs.pop("env_id", "kuhn_poker")
-        _check_settings(compiled, configs)
+        env_id, compiled = _settings(**configs)
         if compiled is False:
             return None
         tree = compiled_game(env_id) if compiled else expand_game(env_id)
@@ -89,7 +89,8 @@ class OpenSpielEnv(Environment):
     @classmethod
     def make_exact(cls, **configs: Any) -> ExactGame | None:
         """Exact values where the tree is small enough and the players forget nothing; ``compiled`` has no say."""
-        tree = expand_game(configs.get("env_id", "kuhn_poker"))
+        env_id, _ = _settings(**configs)
+        tree = expand_game(env_id)
         return None if tree is None else SequenceFormGame.build(tree)
 
     def reset_episode(self, seed: int | None) -> TimeStep:
@@ -99,6 +100,8 @@ class OpenSpielEnv(Environment):
             self._game = reseeded(self._game, int(self._generator.integers(2**31)))
         self._state = self._game.new_initial_state()
         self._resolve_chance()
+        if self._state.is_terminal():
+            raise RuntimeError(f"{self._game}: chance ended the episode before anybody could act")
         return self._time_step(rewards=dict.fromkeys(self._agents, 0.0), time_is_up=False)
 
     def time_step(self, actions: Mapping[AgentID, Any]) -> TimeStep:
@@ -108,7 +111,7 @@ class OpenSpielEnv(Environment):
             ValueError: an agent that is to act has no action or an illegal one.
         """
         state = self._begun()
-        if state.is_simultaneous_node():
+        if not self._turn_based and state.is_simultaneous_node():
             # OpenSpiel wants an entry for those who have nothing to choose, too.
             chosen = {agent: self._legal_action(agent, actions) for agent in self._legal}
             state.apply_actions([chosen.get(agent, 0) for agent in self._agents])
@@ -154,13 +157,12 @@ class OpenSpielEnv(Environment):
             rewards=rewards,
             terminated=dict.fromkeys(self._agents, ended),
             truncated=dict.fromkeys(self._agents, False),
-            infos={agent: {} for agent in seeing},
             action_masks={agent: self._mask(agent) for agent in seeing},
         )
 
     def _legal_actions(self, state: pyspiel.State) -> dict[AgentID, list[int]]:
         """Legal actions of the agents that are to act now."""
-        if not state.is_simultaneous_node():
+        if self._turn_based or not state.is_simultaneous_node():
             return {self._agents[state.current_player()]: state.legal_actions()}
         legal = {agent: state.legal_actions(player) for player, agent in enumerate(self._agents)}
         return {agent: actions for agent, actions in legal.items() if actions}
@@ -188,11 +190,10 @@ class OpenSpielEnv(Environment):
 
     def _mask(self, agent: AgentID) -> np.ndarray:
         """Legal actions, (A,) bool; all True for an agent that has none to choose, so that no softmax is empty."""
-        num_actions = self._game.num_distinct_actions()
         legal = self._legal.get(agent)
         if legal is None:
-            return np.ones(num_actions, bool)
-        mask = np.zeros(num_actions, bool)
+            return np.ones(self._num_actions, bool)
+        mask = np.zeros(self._num_actions, bool)
         mask[legal] = True
         return mask
 
@@ -202,8 +203,10 @@ def env_desc_gen(**config: Any) -> dict[str, Any]:
     return describe(OpenSpielEnv, **config)
 
 
-def _check_settings(compiled: Any, unknown: Mapping[str, Any]) -> None:
+def _settings(env_id: str = "kuhn_poker", compiled: bool | None = None, **unknown: Any) -> tuple[str, bool | None]:
+    """The environment's configuration, checked as far as that goes without the game."""
     for key in unknown:
         raise ConfigError(f"unknown key '{key}': " + suggest(key, ["env_id", "compiled"]))
-    if compiled not in (None, True, False):
+    if compiled is not None and not isinstance(compiled, bool):
         raise ConfigError(f"'compiled' = {compiled!r}: must be True, False or None")
+    return env_id, compiled

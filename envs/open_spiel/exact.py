@@ -1,7 +1,7 @@
 """Exact values of a compiled game in sequence form.
 
-A player's *sequence* is what it knows and did itself: an (information set, action) pair stands for the whole path of own
-decisions that leads there, because players remember. A policy's *realisation plan* gives each sequence the product
+A player's *sequence* is what it knows and did itself: an (information set, action) pair stands for the whole path of
+own decisions that leads there, because players remember. A policy's *realisation plan* gives each sequence the product
 of the policy's probabilities along that path. A leaf is then reached with the product of chance's and the players'
 realisations, payoffs are linear in every player's plan, and a mixture over policies is the mixture of their plans.
 See von Stengel 1996, Efficient computation of behavior strategies.

@@ -17,7 +17,7 @@ TERMINAL = -2
 
 BUDGET = 500_000  # histories of the largest game that is expanded
 
-_TABLE_LIMIT = 2**27  # numbers in all information sets' tensors together: half a GB
+_TABLE_LIMIT = 2**25  # numbers in all information sets' tensors together: 128 MB
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class GameTree:
             budget: the most histories a tree may have.
 
         Returns:
-            None where the game is larger, does not describe its information states, or draws chance in secret.
+            None where the game is larger (or its tensors are, beyond 128 MB), does not describe its information
+            states, draws chance in secret, or can end before anybody has decided anything.
         """
         skip = 0
         if game.get_type().dynamics == pyspiel.GameType.Dynamics.SIMULTANEOUS:
@@ -67,7 +68,10 @@ class GameTree:
                 return None
         if not _has_information_states(game) or _surely_larger(game, budget):
             return None
-        return _Expansion(game, budget, skip).run()
+        tree = _Expansion(game, budget, skip).run()
+        if tree is None or np.any((tree.player == TERMINAL) & (tree.num_decisions() == 0)):
+            return None
+        return tree
 
     @property
     def num_players(self) -> int:
@@ -127,8 +131,8 @@ def compiled_game(env_id: str, budget: int = BUDGET) -> GameTree:
     tree = expand_game(env_id, budget)
     if tree is None:
         raise ConfigError(
-            f"'compiled' = True: '{env_id}' cannot be compiled; games can be that have at most {budget:,} histories, "
-            "show their chance moves, and describe their players' information states"
+            f"'compiled' = True: '{env_id}' cannot be compiled; a game can be that has at most {budget:,} histories, "
+            "shows its chance moves, and describes its players' information states by strings and tensors (of 128 MB)"
         )
     return tree
 

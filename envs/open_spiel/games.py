@@ -111,6 +111,8 @@ def _unplayable(game_type: Any) -> str:
         return "mean-field games have no single agents to play them"
     if game_type.action_structs_only:
         return "the game's actions are structures, not numbers"
+    if game_type.short_name == "chat_game":
+        return "the game has more actions than it declares"
     return ""
 
 

@@ -170,7 +170,7 @@ class AgentInterface(ABC):
             return trainer.train(batch)
         except FloatingPointError as error:
             path = self._spec.log_dir / f"bad_batch_{self._spec.runtime_id}.npz"
-            arrays = {name: value for name, value in vars(batch).items() if isinstance(value, np.ndarray)}
+            arrays: dict[str, Any] = {name: v for name, v in vars(batch).items() if isinstance(v, np.ndarray)}
             np.savez(path, **arrays)
             raise FloatingPointError(f"{error}; the batch is in {path}") from error
 

@@ -102,6 +102,6 @@ class TrainingManager:
         )
         return {runtime_id: results[self.actor(runtime_id)] for runtime_id in policies}
 
-    def snapshot(self, runtime_id: str, policy_id: str, version: int = 0) -> Snapshot:
-        """The parameters of a policy, ``version`` or newer."""
+    def snapshot(self, runtime_id: str, policy_id: str, version: int | None = None) -> Snapshot:
+        """The parameters of a policy: ``version`` or newer, or, of a pool member, the frozen ones."""
         return self._runtime.wait(self._client.wait_for(runtime_id, policy_id, version))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from malib_lite.backend.parameter_server import LocalLink, ParameterServer
+from malib_lite.backend.parameter_server import LocalLink, ParameterServer, recent
 from malib_lite.backend.snapshots import Snapshot
 
 _HIGH_WATER_MARK = 16  # messages kept for a slow subscriber; it asks for what it missed
@@ -93,15 +93,14 @@ class BusLink:
     def newest(self, policy_id: str) -> Snapshot | None:
         return self._known.get(policy_id)
 
-    def poll(self, policy_id: str, version: int) -> None:
+    def poll(self, policy_id: str, version: int | None) -> None:
         while self._subscriber.poll(0):
             _, header, payload = self._subscriber.recv_multipart(copy=False)
             self._take(Snapshot.unpack(header.bytes, payload.buffer))
         while self._asker.poll(0):
             header, payload = self._asker.recv_multipart(copy=False)
             self._take(Snapshot.unpack(header.bytes, payload.buffer))
-        known = self._known.get(policy_id)
-        if known is not None and (known.frozen or known.version >= version):
+        if recent(self._known.get(policy_id), version):
             self._missing_since.pop(policy_id, None)
             return
         now = time.monotonic()

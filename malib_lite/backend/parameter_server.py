@@ -74,6 +74,16 @@ class ParameterServer:
             self._announcer.close()
 
 
+def recent(snapshot: Snapshot | None, version: int | None) -> bool:
+    """Whether a snapshot is what was asked for: ``version`` or a newer one, or, for None, the frozen one.
+
+    A pool member must be asked for by None: who followed it while it learnt may hold a version short of its last.
+    """
+    if snapshot is None:
+        return False
+    return snapshot.frozen or (version is not None and snapshot.version >= version)
+
+
 class Link(Protocol):
     """A client's connection to the server of one runtime id."""
 
@@ -86,8 +96,8 @@ class Link(Protocol):
     def newest(self, policy_id: str) -> Snapshot | None:
         """The newest snapshot that has arrived."""
 
-    def poll(self, policy_id: str, version: int) -> None:
-        """Take in what has arrived; where ``version`` of the policy is still missing, see that it is asked for."""
+    def poll(self, policy_id: str, version: int | None) -> None:
+        """Take in what has arrived; where that is not :func:`recent` enough, see that it is asked for."""
 
     def close(self) -> None:
         """Free the sockets."""
@@ -106,7 +116,7 @@ class LocalLink:
     def newest(self, policy_id: str) -> Snapshot | None:
         return self._server.tables.get(policy_id)
 
-    def poll(self, policy_id: str, version: int) -> None: ...
+    def poll(self, policy_id: str, version: int | None) -> None: ...
 
     def close(self) -> None: ...
 
@@ -117,18 +127,16 @@ class ParameterClient:
     def __init__(self, links: Mapping[str, Link]) -> None:
         self._links = dict(links)
 
-    def wait_for(self, runtime_id: str, policy_id: str, version: int) -> Generator[None, None, Snapshot]:
-        """A task: yields until ``version`` or a newer one is there, then returns the snapshot."""
+    def wait_for(self, runtime_id: str, policy_id: str, version: int | None) -> Generator[None, None, Snapshot]:
+        """A task: yields until a snapshot that is :func:`recent` enough is there, then returns it."""
         link = self._links[runtime_id]
         link.follow(policy_id)
-        while True:
-            snapshot = link.newest(policy_id)
-            if snapshot is not None and (snapshot.version >= version or snapshot.frozen):
-                return snapshot
+        while not recent(snapshot := link.newest(policy_id), version):
             link.poll(policy_id, version)
-            snapshot = link.newest(policy_id)
-            if snapshot is None or snapshot.version < version:
+            if not recent(link.newest(policy_id), version):
                 yield
+        assert snapshot is not None
+        return snapshot
 
     def forget(self, runtime_id: str, policy_id: str) -> None:
         """Stop following a policy."""

@@ -64,7 +64,8 @@ class Snapshot:
 
 def _flatten(arrays: Mapping[str, np.ndarray]) -> tuple[list[list[Any]], np.ndarray]:
     """One aligned buffer (uint8) of all arrays and the rows (name, dtype, shape, offset) that describe it."""
-    layout, offset = [], 0
+    layout: list[list[Any]] = []
+    offset = 0
     for name, array in arrays.items():
         layout.append([name, array.dtype.str, list(array.shape), offset])
         offset += -(-array.nbytes // _ALIGN) * _ALIGN

@@ -51,7 +51,7 @@ class Trajectories:
             return parts[0]
         rows = max(part.reward.shape[0] for part in parts)
 
-        def join(arrays: Sequence[np.ndarray], length: int, fill: object = 0) -> np.ndarray:
+        def join(arrays: Sequence[np.ndarray], length: int, fill: int = 0) -> np.ndarray:
             pads = [[(0, length - a.shape[0])] + [(0, 0)] * (a.ndim - 1) for a in arrays]
             padded = [np.pad(a, pad, constant_values=fill) for a, pad in zip(arrays, pads, strict=True)]
             return np.concatenate(padded, axis=1)
@@ -61,7 +61,7 @@ class Trajectories:
             observation=join([p.observation for p in parts], rows + 1),
             action_mask=None
             if first.action_mask is None
-            else join([p.action_mask for p in parts if p.action_mask is not None], rows + 1, fill=True),
+            else join([p.action_mask for p in parts if p.action_mask is not None], rows + 1, fill=1),
             extras={name: join([p.extras[name] for p in parts], rows) for name in first.extras},
             **{
                 name: join([getattr(p, name) for p in parts], rows)

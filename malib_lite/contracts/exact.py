@@ -45,7 +45,7 @@ class ExactGame(ABC):
         """
 
     def gains(self, pools: Sequence[np.ndarray], mixtures: Sequence[np.ndarray]) -> np.ndarray:
-        """How much each agent gains by a best response to the mixtures, (N,) float64; never negative but for rounding."""
+        """How much each agent gains by a best response to the mixtures, (N,) float64; never negative."""
         aggregate = [np.asarray(m, dtype=np.float64) for m in mixtures]
         values = self.payoffs(pools)
         for mixture in aggregate:  # contract the first pool axis each time

@@ -91,6 +91,9 @@ class Actor(nn.Module):
     clips them *after* recording, for the recorded action is the one that has this log-probability.
     """
 
+    middle: torch.Tensor  # (*action) float32, for Box actions
+    half_width: torch.Tensor
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -100,6 +103,7 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(action_space, spaces.Discrete):
+            self.register_parameter("log_std", None)
             self.net = make_net(observation_space, int(action_space.n), model_config, output_gain)
             return
         assert isinstance(action_space, spaces.Box)
@@ -116,7 +120,7 @@ class Actor(nn.Module):
     ) -> MaskedCategorical | DiagGaussian:
         """The distribution of actions for observations (B, *obs); ``act_mask`` (B, A) bool for Discrete actions."""
         output = self.net(observation)  # (B, A), or (B, entries of the action)
-        if not hasattr(self, "log_std"):
+        if self.log_std is None:
             return MaskedCategorical(output, act_mask)
         mean = self.middle + self.half_width * output.view(-1, *self.middle.shape)
         return DiagGaussian(mean, self.half_width * self.log_std.exp())

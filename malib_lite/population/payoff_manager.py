@@ -59,8 +59,9 @@ class PayoffManager:
             raise ValueError(f"the payoffs of {choice} are known already")
         if not np.isfinite(payoffs).all():
             raise ValueError(f"the payoffs of {choice} are {list(payoffs)}")
-        self._payoffs[(slice(None), *choice)] = payoffs
-        self._errors[(slice(None), *choice)] = 0.0 if errors is None else errors
+        of_all_players: Any = (slice(None), *choice)
+        self._payoffs[of_all_players] = payoffs
+        self._errors[of_all_players] = 0.0 if errors is None else errors
         self._known[choice] = True
 
     def table(self) -> np.ndarray:

@@ -52,9 +52,12 @@ class RolloutWorkerManager:
         matches: Sequence[Mapping[str, str]],
         num_episodes: int,
         evaluate: Mapping[str, bool],
-        versions: Mapping[str, int],
+        versions: Mapping[str, int] | None = None,
     ) -> list[Books]:
-        """Play ``num_episodes`` of every match, shared among the evaluating workers; returns the books of each."""
+        """Play ``num_episodes`` of every match, shared among the evaluating workers; returns the books of each.
+
+        ``versions`` of policies that still learn, by runtime id; None where all are pool members.
+        """
         workers = range(min(self._num_eval_workers, num_episodes))
         shares = [num_episodes // len(workers) + (worker < num_episodes % len(workers)) for worker in workers]
         calls = {
@@ -64,7 +67,7 @@ class RolloutWorkerManager:
                     "matches": list(matches),
                     "num_episodes": shares[worker],
                     "evaluate": dict(evaluate),
-                    "versions": dict(versions),
+                    "versions": None if versions is None else dict(versions),
                     "seed": self._num_simulations,
                 },
             )

@@ -126,7 +126,7 @@ class Recorder:
         self._arrays["reward"][self._row[streams], streams] += reward[streams]
 
     def end(self, streams: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, observation: np.ndarray) -> None:
-        """Close the open decisions of ``streams`` (B,), whose episode is over; flags (B,), final observations (B, *obs)."""
+        """Close the open decisions of ``streams`` (B,): flags (B,) and final observations (B, *obs)."""
         had = self._open[streams]
         streams, terminated, truncated, observation = streams[had], terminated[had], truncated[had], observation[had]
         at = (self._row[streams], streams)

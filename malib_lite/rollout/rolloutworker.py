@@ -137,7 +137,7 @@ class RolloutWorker:
         matches: Sequence[Mapping[str, str]],
         num_episodes: int,
         evaluate: Mapping[str, bool],
-        versions: Mapping[str, int],
+        versions: Mapping[str, int] | None,
         seed: int,
     ) -> Task:
         """Play ``num_episodes`` of every match; returns the books of each.
@@ -145,7 +145,7 @@ class RolloutWorker:
         Args:
             matches: who plays, a policy id for each runtime id.
             evaluate: how the policies of each runtime id act.
-            versions: the least version that the policies of each runtime id must have; frozen ones have but one.
+            versions: the least version that the policies of each runtime id must have; None: they are pool members.
             seed: of this simulation; no other one may have it.
         """
         if self._examiner is None:
@@ -233,7 +233,7 @@ class RolloutWorker:
             members = {}
             for policy_id, probability in probabilities.items():
                 if probability > 0.0:
-                    version = (versions or {}).get(runtime_id, 0)
+                    version = None if versions is None else versions[runtime_id]
                     members[policy_id] = yield from self._member(runtime_id, policy_id, version)
             random = generator(self._spec.seed, "pool", runtime_id, *seed)
             for policy_id, member in members.items():
@@ -243,7 +243,7 @@ class RolloutWorker:
             )
         return players
 
-    def _member(self, runtime_id: str, policy_id: str, version: int) -> Generator[None, None, Policy]:
+    def _member(self, runtime_id: str, policy_id: str, version: int | None) -> Generator[None, None, Policy]:
         """A policy of the pool; the networks of frozen ones are kept."""
         if (runtime_id, policy_id) in self._members:
             return self._members[runtime_id, policy_id]

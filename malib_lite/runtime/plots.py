@@ -10,16 +10,21 @@ from matplotlib.figure import Figure
 
 
 def plot_curves(
-    path: Path, title: str, x_label: str, y_label: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
     log_y: bool = False,
-) -> None:  # fmt: skip
-    """Draw curves (x, y) by name."""
+) -> None:
+    """Draw curves, lists of points (x, y) by name."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name, (x, y) in curves.items():
+    for name, points in curves.items():
+        x, y = zip(*points, strict=True)
         axes.plot(x, y, marker="o" if len(x) < 60 else None, markersize=3.5, linewidth=1.6, label=name)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    if log_y and all(min(y) > 0 for _, y in curves.values()):
+    if log_y and all(y > 0 for points in curves.values() for _, y in points):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -29,15 +34,16 @@ def plot_curves(
 
 
 def plot_table(
-    path: Path, title: str, row_label: str, column_label: str, table: np.ndarray, rows: np.ndarray, columns: np.ndarray
+    path: Path, title: str, players: Sequence[str], table: np.ndarray, mixtures: Sequence[np.ndarray]
 ) -> None:
-    """Draw a payoff table (P_1, P_2) with the mixtures (P_1,) and (P_2,) along its sides."""
+    """Draw the first player's payoffs (P_1, P_2), with the mixtures (P_1,) and (P_2,) along the sides."""
+    rows, columns = mixtures
     figure = Figure(figsize=(7.2, 6), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
     main = figure.add_subplot(grid[1, 0])
     limit = float(np.abs(table).max()) or 1.0
     image = main.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    main.set(xlabel=column_label, ylabel=row_label)
+    main.set(xlabel=f"{players[1]}'s policies", ylabel=f"{players[0]}'s policies")
     if table.size <= 150:
         for (i, j), value in np.ndenumerate(table):
             dark = abs(value) > 0.6 * limit
@@ -51,5 +57,5 @@ def plot_table(
         axes.tick_params(labelbottom=axes is side, labelleft=axes is top)
     top.set(ylabel="mixture", title=title)
     side.set(xlabel="mixture")
-    figure.colorbar(image, ax=side, label=f"payoff to {row_label.split()[0]}")
+    figure.colorbar(image, ax=side, label=f"payoff to {players[0]}")
     figure.savefig(path, dpi=130)

@@ -54,11 +54,9 @@ class MARLScenario(Scenario):
 
         curves = {}
         for key, name in (("return_mean", "training episodes"), ("eval/return_mean", "evaluation")):
-            points = [
-                (r["step"], r[key]) for r in run.reports if isinstance(r.get(key), float) and math.isfinite(r[key])
-            ]
+            points = [(r["step"], r[key]) for r in run.reports if key in r and math.isfinite(r[key])]
             if points:
-                curves[name] = tuple(zip(*points, strict=True))
+                curves[name] = points
         if curves:
             path = run.folder.path / "plots" / "return.png"
             plot_curves(path, f"{self.name}, seed {self.seed}", "environment steps", "mean return", curves)

@@ -101,14 +101,10 @@ class PSROScenario(Scenario):
         plots, title = run.folder.path / "plots", f"{self.name}, seed {self.seed}"
         points = [(report["step"], report["nash_conv"]) for report in run.reports if "nash_conv" in report]
         if points:
-            curve = tuple(zip(*points, strict=True))
-            plot_curves(plots / "nash_conv.png", title, "iteration", "NashConv", {"NashConv": curve}, log_y=True)
+            plot_curves(plots / "nash_conv.png", title, "iteration", "NashConv", {"NashConv": points}, log_y=True)
         if len(self.players) == 2 and self.payoffs.sizes[0]:
             mixtures = [np.array(list(run.training.strategies[player].mixture.values())) for player in self.players]
-            plot_table(
-                plots / "payoffs.png", title, *(f"{player} policies" for player in self.players),
-                self.payoffs.table()[0], *mixtures,
-            )  # fmt: skip
+            plot_table(plots / "payoffs.png", title, self.players, self.payoffs.table()[0], mixtures)
 
     # -- the three steps of an iteration ------------------------------------------------------------------------
 
@@ -131,16 +127,15 @@ class PSROScenario(Scenario):
         if self._exact is not None:
             table = self._exact.payoffs()
             for choice in missing:
-                self.payoffs.record(choice, table[(slice(None), *choice)])
+                self.payoffs.record(choice, [float(payoffs[choice]) for payoffs in table])
             return
         matches = [
             {player: strategies[player].policy_ids[index] for player, index in zip(self.players, choice, strict=True)}
             for choice in missing
         ]
         evaluate = {player: not self.policies[player].policy_class.stochastic for player in self.players}
-        versions = dict.fromkeys(self.players, 0)
         for choice, books in zip(
-            missing, run.rollout.simulate(matches, self.psro.payoff_episodes, evaluate, versions), strict=True
+            missing, run.rollout.simulate(matches, self.psro.payoff_episodes, evaluate), strict=True
         ):
             tallies = [[books.returns[agent] for agent in self.groups[player]] for player in self.players]
             self.payoffs.record(

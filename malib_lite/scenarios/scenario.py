@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ AgentClass = type[AgentInterface]  # an alias: the field below is itself called 
 class TrainingConfig:
     """The ``training_config`` of MALib's documents."""
 
-    type: AgentClass = option(IndependentAgent, "the kind of agent interface")
+    type: AgentClass = dataclasses.field(default=IndependentAgent, metadata={"help": "the kind of agent interface"})
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
 

@@ -29,8 +29,8 @@ class RolloutStop:
 class StoppingConditions:
     """``stopping_conditions``: a training ends with the first of them, or with its ``total_timesteps``."""
 
-    training: TrainingStop = option(TrainingStop(), "limits of the learners")
-    rollout: RolloutStop = option(RolloutStop(), "limits of the rollout")
+    training: TrainingStop = option(TrainingStop, "limits of the learners")
+    rollout: RolloutStop = option(RolloutStop, "limits of the rollout")
 
 
 class RewardImprovement:

@@ -1,0 +1,544 @@
+"""What every algorithm must do, and what each must learn where the answer is known exactly."""
+
+import copy
+import importlib
+import importlib.metadata
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from malib_lite.config import ConfigError, build
+from malib_lite.contracts.data import ReplaySpec, Trajectories, Transitions
+
+MODULES = {
+    e.name: importlib.import_module(e.module) for e in importlib.metadata.entry_points(group="malib_lite.algorithms")
+}
+LEARNING = [name for name in MODULES if name != "random"]
+
+IMAGE = spaces.Box(-1.0, 1.0, (2, 3), np.float32)
+CARDS = spaces.Discrete(5)
+MOVES = spaces.Discrete(4)
+FORCES = spaces.Box(np.float32([-1, -3]), np.float32([1, 1]))
+
+
+def fits(name, observation_space, action_space):
+    try:
+        MODULES[name].ALGORITHM.policy.check_spaces(observation_space, action_space)
+    except ConfigError:
+        return False
+    return True
+
+
+def cases(names):
+    return [
+        pytest.param(
+            name, observation_space, action_space, id=f"{name}-{observation_space}-{type(action_space).__name__}"
+        )
+        for name in names
+        for observation_space in (IMAGE, CARDS)
+        for action_space in (MOVES, FORCES)
+        if fits(name, observation_space, action_space)
+    ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As in the workers: threads that wait for each other cost more than such small networks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(MODULES))
+learners_everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(LEARNING))
+
+
+def make(name, observation_space, action_space, training=None, model=None, seed=0, horizon=1000):
+    algorithm = MODULES[name].ALGORITHM
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        policy = algorithm.policy(observation_space, action_space, model or {}, {})
+    policy.seed(seed)
+    return policy, algorithm.trainer(training or {}, policy, seed=seed, horizon=horizon)
+
+
+def observe(space, shape, rng):
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.n, size=shape)
+    return rng.uniform(-1, 1, (*shape, *space.shape)).astype(np.float32)
+
+
+def masks(space, shape, rng):
+    if not isinstance(space, spaces.Discrete):
+        return None
+    mask = rng.random((*shape, int(space.n))) < 0.5
+    np.put_along_axis(mask, rng.integers(space.n, size=(*shape, 1)), True, axis=-1)
+    return mask
+
+
+def tensor(array):
+    return None if array is None else torch.from_numpy(array)
+
+
+def play(policy, rows=24, streams=4, seed=0):
+    """Trajectories of the right form from an environment that is nothing but noise."""
+    rng = np.random.default_rng(seed)
+    observation = observe(policy.observation_space, (rows + 1, streams), rng)
+    mask = masks(policy.action_space, (rows + 1, streams), rng)
+    with torch.inference_mode():
+        outputs = [
+            policy.compute_action(tensor(observation[t]), tensor(mask[t] if mask is not None else None))
+            for t in range(rows)
+        ]
+    terminated = rng.random((rows, streams)) < 0.1
+    truncated = ~terminated & (rng.random((rows, streams)) < 0.1)
+    valid = np.ones((rows, streams), bool)
+    valid[1:] &= ~truncated[:-1]
+    return Trajectories(
+        observation=observation,
+        action=np.stack([o.action.numpy() for o in outputs]),
+        reward=rng.normal(size=(rows, streams)).astype(np.float32),
+        terminated=terminated & valid,
+        truncated=truncated & valid,
+        valid=valid,
+        episode=np.zeros((rows, streams), np.int64),
+        policy_version=np.zeros((rows, streams), np.int64),
+        action_mask=mask,
+        extras={name: np.stack([o.extras[name].numpy() for o in outputs]) for name in policy.extra_fields},
+    )
+
+
+def batch_for(trainer, trajectories):
+    return trajectories.transitions() if isinstance(trainer.data_spec(), ReplaySpec) else trajectories
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
+
+
+# -- every algorithm ---------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_actions_have_their_shapes(name, observation_space, action_space):
+    policy, _ = make(name, observation_space, action_space)
+    rng = np.random.default_rng(0)
+    for size in (1, 7):
+        for evaluate in (False, True):
+            observation = tensor(observe(observation_space, (size,), rng))
+            mask = tensor(masks(action_space, (size,), rng))
+            with torch.inference_mode():
+                output = policy.compute_action(observation, mask, evaluate, "hidden")
+            discrete = isinstance(action_space, spaces.Discrete)
+            assert output.action.dtype == (torch.int64 if discrete else torch.float32)
+            assert output.action.shape == (size, *action_space.shape)
+            assert output.log_prob is None or (output.log_prob.shape, output.log_prob.dtype) == ((size,), torch.float32)
+            assert output.hidden_state == "hidden"
+            extras = {key: (tuple(e.shape[1:]), e.numpy().dtype) for key, e in output.extras.items()}
+            assert extras == {key: (field.shape, field.dtype) for key, field in policy.extra_fields.items()}
+
+
+@everywhere
+def test_streams_are_the_policys_own_and_repeat(name, observation_space, action_space):
+    observation = tensor(observe(observation_space, (200,), np.random.default_rng(1)))
+    twins = [make(name, observation_space, action_space, seed=3)[0] for _ in range(2)]
+    assert same(twins[0].export_state(), twins[1].export_state())
+    before = torch.get_rng_state()
+    first, second = (policy.compute_action(observation).action for policy in twins)
+    assert torch.equal(first, second)
+    assert not torch.equal(twins[0].compute_action(observation).action, first)
+    twins[0].seed(3)
+    assert torch.equal(twins[0].compute_action(observation).action, first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_draws_are_legal_and_as_announced(name, evaluate):
+    """Never an illegal action in 1e5 draws, and each action as often as ``action_probs`` says."""
+    policy, _ = make(name, IMAGE, MOVES, seed=5)
+    rng = np.random.default_rng(5)
+    observation = tensor(observe(IMAGE, (10,), rng)).repeat(10_000, 1, 1)
+    mask = tensor(masks(MOVES, (10,), rng)).repeat(10_000, 1)
+    with torch.inference_mode():
+        action = policy.compute_action(observation, mask, evaluate).action
+        probs = policy.action_probs(observation[:10], mask[:10], evaluate)
+        free = policy.action_probs(observation[:10], None, evaluate)
+    assert mask.gather(1, action[:, None]).all()
+    assert (probs[~mask[:10]] == 0).all()
+    for p in (probs, free):
+        torch.testing.assert_close(p.sum(-1), torch.ones(10))
+    frequency = torch.nn.functional.one_hot(action.view(-1, 10), 4).float().mean(0)
+    torch.testing.assert_close(frequency, probs, atol=0.03, rtol=0)
+
+
+@everywhere
+def test_exported_states_are_copies(name, observation_space, action_space):
+    policy, trainer = make(name, observation_space, action_space)
+    state = policy.export_state()
+    kept = copy.deepcopy(state)
+    trainer.advance(10)
+    trainer.train(batch_for(trainer, play(policy)))
+    assert same(state, kept), "a snapshot moved with its policy"
+    other, _ = make(name, observation_space, action_space, seed=9)
+    other.import_state(state)
+    assert same(other.export_state(), state)
+    observation = tensor(observe(observation_space, (5,), np.random.default_rng(2)))
+    policy.import_state(state)
+    actions = [p.compute_action(observation, None, True).action for p in (policy, other)]
+    assert name == "random" or torch.equal(*actions)
+
+
+@everywhere
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
+def test_policies_can_be_cloned(name, observation_space, action_space, clone):
+    policy, trainer = make(name, observation_space, action_space)
+    trainer.train(batch_for(trainer, play(policy)))
+    twin = clone(policy)
+    observation = tensor(observe(observation_space, (50,), np.random.default_rng(2)))
+    assert same(twin.export_state(), policy.export_state())
+    assert all(p.grad is None for p in twin.parameters())
+    assert torch.equal(twin.compute_action(observation).action, policy.compute_action(observation).action)
+
+
+@everywhere
+def test_one_update_changes_all_that_is_trained_and_nothing_else(name, observation_space, action_space):
+    policy, trainer = make(name, observation_space, action_space)
+    batch = batch_for(trainer, play(policy))
+    trained = {key for key, parameter in policy.named_parameters() if parameter.requires_grad}
+    before, kept = policy.export_state(), copy.deepcopy(batch)
+    metrics = trainer.train(batch)
+    after = policy.export_state()
+    assert {key for key in after if not np.array_equal(after[key], before[key])} == trained
+    assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
+    for key, array in vars(kept).items():
+        np.testing.assert_array_equal(getattr(batch, key), array) if isinstance(array, np.ndarray) else None
+    assert name == "random" or (trainer.num_updates > 0 and metrics["grad_norm"] > 0)
+
+
+@learners_everywhere
+def test_train_is_gradients_then_steps(name, observation_space, action_space):
+    """The three parts called by hand, as gradient workers do, give what ``train`` gives."""
+    (policy, trainer), (twin, hand) = (make(name, observation_space, action_space) for _ in range(2))
+    batch = batch_for(trainer, play(policy))
+    play(twin)  # draws from the twin's stream as often
+    trainer.train(batch)
+    for minibatch in hand.minibatches(batch):
+        before = twin.export_state()
+        gradients, _ = hand.compute_gradients(minibatch)
+        assert [g.shape for g in gradients] == [p.shape for p in hand.parameters()]
+        assert same(twin.export_state(), before)
+        hand.apply_gradients([torch.from_numpy(g.numpy().copy()) for g in gradients])
+    assert same(policy.export_state(), twin.export_state())
+
+
+@learners_everywhere
+def test_training_resumes_exactly(name, observation_space, action_space):
+    policy, trainer = make(name, observation_space, action_space)
+    for seed in range(2):
+        trainer.advance(50)
+        trainer.train(batch_for(trainer, play(policy, seed=seed)))
+    state, parameters = trainer.state_dict(), policy.export_state()
+    batch = batch_for(trainer, play(policy, seed=7))
+    trainer.advance(50)
+    trainer.train(batch)
+    for _ in range(2):  # twice from the same state: neither taking nor giving it may leave references behind
+        twin, resumed = make(name, observation_space, action_space, seed=8)
+        twin.import_state(parameters)
+        resumed.load_state_dict(state)
+        resumed.advance(50)
+        resumed.train(batch)
+        assert same(twin.export_state(), policy.export_state())
+        assert (resumed.num_steps, resumed.num_updates) == (trainer.num_steps, trainer.num_updates)
+
+
+@learners_everywhere
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_stop_training(name, observation_space, action_space, bad):
+    policy, trainer = make(name, observation_space, action_space)
+    trajectories = play(policy)
+    trajectories.reward[3, 0] = bad
+    before = policy.export_state()
+    with pytest.raises(FloatingPointError, match=name), np.errstate(invalid="ignore"):
+        trainer.train(batch_for(trainer, trajectories))
+    assert same(policy.export_state(), before)
+
+
+@learners_everywhere
+def test_rows_that_are_not_valid_count_nowhere(name, observation_space, action_space):
+    (policy, trainer), (twin, other) = (make(name, observation_space, action_space) for _ in range(2))
+    clean = play(policy)
+    clean.valid[20:, 1] = False
+    clean.terminated[~clean.valid] = clean.truncated[~clean.valid] = False
+    dirty = copy.deepcopy(clean)
+    dirty.reward[~clean.valid] = np.nan
+    dirty.action[~clean.valid] = 3 if isinstance(action_space, spaces.Discrete) else np.nan
+    for extra in dirty.extras.values():
+        extra[~clean.valid] = np.nan
+    trainer.train(batch_for(trainer, clean))
+    other.train(batch_for(other, dirty))
+    assert same(policy.export_state(), twin.export_state())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_empty_round_is_no_update(name):
+    policy, trainer = make(name, IMAGE, MOVES)
+    trajectories = play(policy)
+    if isinstance(trainer.data_spec(), ReplaySpec):
+        pytest.skip("a replay store gives no empty batches")
+    trajectories.valid[:] = False
+    assert trainer.train(trajectories) == {} and trainer.num_updates == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_defaults_are_complete_and_mistakes_are_named(name):
+    module = MODULES[name]
+    policy_class, trainer_class = module.ALGORITHM
+    settings = build(trainer_class.config_class, module.DEFAULT_CONFIG["training_config"])
+    assert settings == trainer_class.config_class() and settings.total_timesteps is None
+    assert build(policy_class.model_class, module.DEFAULT_CONFIG["model_config"]) == policy_class.model_class()
+    policy_class(IMAGE, MOVES, module.DEFAULT_CONFIG["model_config"], module.DEFAULT_CONFIG["custom_config"])
+    with pytest.raises(ConfigError, match=r"total_timestep'.*did you mean 'trainer.total_timesteps'"):
+        make(name, IMAGE, MOVES, {"total_timestep": 3})
+    if name in LEARNING:
+        with pytest.raises(ConfigError, match="activation"):
+            make(name, IMAGE, MOVES, model={"activation": "tan"})
+
+
+def test_spaces_that_do_not_fit_are_refused_with_what_would():
+    with pytest.raises(ConfigError, match=r"dqn needs Discrete actions.*Box\(.*ppo and pg take continuous actions"):
+        make("dqn", IMAGE, FORCES)
+    for name in ("pg", "ppo"):
+        with pytest.raises(ConfigError, match=rf"{name} needs Box actions or Discrete.*MultiDiscrete"):
+            make(name, IMAGE, spaces.MultiDiscrete([2, 2]))
+    with pytest.raises(ConfigError, match=r"observations.*Tuple"):
+        make("ppo", spaces.Tuple([CARDS]), MOVES)
+    with pytest.raises(ConfigError, match=r"random needs.*finite bounds"):
+        make("random", IMAGE, spaces.Box(-np.inf, np.inf, (2,)))
+
+
+# -- schedules ---------------------------------------------------------------------------------------------------
+
+
+def test_epsilon_travels_with_the_parameters():
+    settings = {"epsilon_initial": 1.0, "epsilon_final": 0.2, "exploration_fraction": 0.5}
+    policy, trainer = make("dqn", CARDS, MOVES, settings, horizon=100)
+    seen = []
+    for _ in range(4):
+        seen.append(float(policy.export_state()["epsilon"]))
+        trainer.advance(25)
+    assert seen == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert float(make("dqn", CARDS, MOVES, settings, horizon=None)[0].epsilon) == pytest.approx(0.2)
+    _, own = make("dqn", CARDS, MOVES, {**settings, "total_timesteps": 40}, horizon=100)
+    own.advance(10)
+    assert float(own.policy.epsilon) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_learning_rate_falls_to_its_share(name):
+    _, trainer = make(name, CARDS, MOVES, {"learning_rate": 0.1, "learning_rate_final": 0.2}, horizon=100)
+    seen = []
+    for _ in range(3):
+        seen.append(trainer.optimiser.param_groups[0]["lr"])
+        trainer.advance(50)
+    assert seen == pytest.approx([0.1, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.25])
+def test_the_target_network_follows(tau):
+    policy, trainer = make("dqn", CARDS, MOVES, {"tau": tau, "target_update_interval": 2, "learning_rate": 0.1})
+    batch = play(policy).transitions()
+    start = copy.deepcopy(trainer.target_net.state_dict())
+    trainer.train(batch)
+    assert all(torch.equal(start[key], value) for key, value in trainer.target_net.state_dict().items())
+    trainer.train(batch)
+    for key, value in trainer.target_net.state_dict().items():
+        torch.testing.assert_close(value, start[key] + tau * (policy.q_net.state_dict()[key] - start[key]))
+
+
+def test_ppo_stops_with_a_round_at_target_kl():
+    settings = {"learning_rate": 0.05, "num_epochs": 20}
+    policy, free = make("ppo", CARDS, MOVES, settings)
+    free.train(play(policy))
+    policy, held = make("ppo", CARDS, MOVES, {**settings, "target_kl": 0.01})
+    held.train(play(policy))
+    assert held.num_updates < free.num_updates == 20
+
+
+# -- exact answers -----------------------------------------------------------------------------------------------
+
+TABULAR = {"hidden_sizes": ()}
+
+
+class Chain:
+    """States 0..4 in a row, E copies. Action 1 goes right, 0 goes left, 2 is illegal but in the middle, where it stays.
+
+    Leaving at the right pays 1 and at the left 0.2, staying costs 0.1. Starts anywhere; cut after 15 steps.
+    """
+
+    num_states, discount = 5, 0.9
+    observation_space, action_space = spaces.Discrete(5), spaces.Discrete(3)
+    legal = np.array([[True, True, s == 2] for s in range(5)])
+
+    def __init__(self, copies, seed):
+        self.rng = np.random.default_rng(seed)
+        self.state, self.clock = self.rng.integers(5, size=copies), np.zeros(copies, int)
+
+    @staticmethod
+    def model(state, action):
+        """Next state, reward and whether the episode ended there."""
+        following = state + np.array([-1, 1, 0])[action]
+        reward = np.where(following > 4, 1.0, np.where(following < 0, 0.2, 0.0)) - 0.1 * (action == 2)
+        over = (following < 0) | (following > 4)
+        return np.where(over, 0, following), reward.astype(np.float32), over
+
+    @classmethod
+    def q_star(cls):
+        """Value iteration; -inf where illegal."""
+        state, action = np.mgrid[0:5, 0:3]
+        following, reward, over = cls.model(state, action)
+        q = np.zeros((5, 3))
+        for _ in range(500):
+            best = np.where(cls.legal, q, -np.inf).max(1)
+            q = reward + cls.discount * np.where(over, 0.0, best[following])
+        return np.where(cls.legal, q, -np.inf)
+
+    def collect(self, policy, rows):
+        """Trajectories; a truncated copy spends the next row showing its final observation."""
+        copies, columns = len(self.state), []
+        showing = np.zeros(copies, bool)
+        for _ in range(rows):
+            observation, mask = self.state.copy(), self.legal[self.state]
+            with torch.inference_mode():
+                output = policy.compute_action(tensor(observation), tensor(mask))
+            following, reward, terminated = self.model(observation, output.action.numpy())
+            self.clock += 1
+            terminated &= ~showing
+            truncated = (self.clock >= 15) & ~terminated & ~showing
+            columns.append(
+                (observation, mask, output.action.numpy(), reward, terminated, truncated, ~showing, output.extras)
+            )
+            over = terminated | showing
+            self.state = np.where(over, self.rng.integers(5, size=copies), following)
+            self.clock[over] = 0
+            showing = truncated
+        observation, mask, action, reward, terminated, truncated, valid, extras = zip(*columns, strict=True)
+        zeros = np.zeros((rows, copies), np.int64)
+        return Trajectories(
+            observation=np.stack([*observation, self.state]),
+            action=np.stack(action),
+            reward=np.stack(reward),
+            terminated=np.stack(terminated),
+            truncated=np.stack(truncated),
+            valid=np.stack(valid),
+            episode=zeros,
+            policy_version=zeros,
+            action_mask=np.stack([*mask, self.legal[self.state]]),
+            extras={name: np.stack([e[name].numpy() for e in extras]) for name in policy.extra_fields},
+        )
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("learning_rate", [0.05, 0.0])
+def test_dqn_finds_q_star(double, learning_rate):
+    """Tabular features and all transitions of the chain: value iteration's answer to 1e-2, and not without learning."""
+    training = {"discount": 0.9, "learning_rate": learning_rate, "double": double, "tau": 0.1}
+    updates = 800
+    policy, trainer = make("dqn", Chain.observation_space, Chain.action_space, training, TABULAR, horizon=updates)
+    with torch.no_grad():
+        policy.q_net[-1].bias[2] = 5.0  # what is illegal looks best: masks must keep it out of every target
+    state, action = np.nonzero(Chain.legal)
+    following, reward, over = Chain.model(state, action)
+    next_mask = Chain.legal[following] | over[:, None]
+    batch = Transitions(state, action, reward, following, over, Chain.legal[state], next_mask)
+    for _ in range(updates):
+        trainer.advance(1)
+        trainer.train(batch)
+    q = policy.q_net(torch.arange(5)).detach().numpy()
+    error = np.abs(q - Chain.q_star())[Chain.legal].max()
+    if learning_rate:
+        assert error < 1e-2
+        best = policy.compute_action(torch.arange(5), tensor(Chain.legal), evaluate=True).action
+        assert best.tolist() == Chain.q_star().argmax(1).tolist()
+    else:
+        assert error > 0.1
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("pg", 80), ("ppo", 25)])
+@pytest.mark.parametrize("learns", [True, False])
+def test_policy_gradients_find_the_optimal_actions(name, rounds, learns):
+    training = {"discount": 0.9, "learning_rate": 0.05 if learns else 0.0}
+    chain = Chain(copies=16, seed=0)
+    policy, trainer = make(name, chain.observation_space, chain.action_space, training, TABULAR, horizon=rounds)
+    for _ in range(rounds if learns else 3):  # with a learning rate of zero more of the same changes nothing
+        trainer.advance(1)
+        trainer.train(chain.collect(policy, rows=40))
+    probs = policy.action_probs(torch.arange(5), tensor(Chain.legal))
+    chance_of_best = probs.gather(1, torch.from_numpy(Chain.q_star().argmax(1))[:, None])
+    assert (chance_of_best.min().item() > 0.8) == learns
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("pg", 150), ("ppo", 15)])
+@pytest.mark.parametrize("learns", [True, False])
+def test_policy_gradients_find_continuous_actions(name, rounds, learns):
+    """One decision, paid by minus its squared distance from a goal that the observation tells."""
+    goals, box = np.float32([-1.5, 0.0, 0.7]), spaces.Box(-2.0, 2.0, (1,))
+    training = {"learning_rate": 0.02 if learns else 0.0}
+    policy, trainer = make(name, spaces.Discrete(3), box, training, TABULAR, horizon=rounds)
+    observation = np.arange(3).repeat(200)[None].repeat(2, 0)
+    flags = np.ones((1, 600), bool)
+    for _ in range(rounds):
+        with torch.inference_mode():
+            output = policy.compute_action(torch.from_numpy(observation[0]))
+        action = output.action.numpy()[None]
+        reward = -np.square(action[..., 0] - goals[observation[:1]])
+        extras = {key: extra.numpy()[None] for key, extra in output.extras.items()}
+        trainer.advance(1)
+        trainer.train(
+            Trajectories(
+                observation, action, reward, flags, ~flags, flags, observation[:1], observation[:1], None, extras
+            )
+        )
+    action = policy.compute_action(torch.arange(3), evaluate=True).action[:, 0].detach().numpy()
+    assert (np.abs(action - goals).max() < 0.2) == learns
+
+
+def time_limited_loop(cut):
+    """One state, one action, reward 1, ten decisions; the limit truncates (``cut``) or terminates."""
+    last = np.arange(11)[:, None] == 9
+    valid = np.arange(11)[:, None] < 10
+    zeros = np.zeros((11, 1), np.int64)
+    return Trajectories(
+        observation=np.zeros((12, 1), np.int64),
+        action=zeros,
+        reward=np.ones((11, 1), np.float32),
+        terminated=last & (not cut),
+        truncated=last & cut,
+        valid=valid,
+        episode=zeros,
+        policy_version=zeros,
+        extras={"log_prob": np.zeros((11, 1), np.float32)},
+    )
+
+
+@pytest.mark.parametrize(("cut", "value"), [(True, 10.0), (False, 1 / (1 - 0.81))])
+def test_a_time_limit_is_no_end(cut, value):
+    """V = 10 at discount 0.9 where the limit truncates; 1 / (1 - 0.81) from one-step errors where it terminates."""
+    common = {"discount": 0.9, "learning_rate": 0.3, "learning_rate_final": 0.001}
+    one = spaces.Discrete(1)
+    policy, trainer = make("ppo", one, one, {**common, "gae_lambda": 0.0, "max_grad_norm": 100.0}, TABULAR, horizon=100)
+    for _ in range(100):
+        trainer.advance(1)
+        trainer.train(time_limited_loop(cut))
+    assert policy.critic(torch.zeros(1, dtype=torch.int64)).item() == pytest.approx(value, abs=0.05)
+    policy, trainer = make("dqn", one, one, {**common, "tau": 0.3}, TABULAR, horizon=600)
+    for _ in range(600):
+        trainer.advance(1)
+        trainer.train(time_limited_loop(cut).transitions())
+    q = policy.q_net(torch.zeros(1, dtype=torch.int64)).item()
+    # where it terminates, nine errors of 1 - V/10 balance one that Huber's loss counts as 1, not as V - 1
+    assert q == pytest.approx(10.0 if cut else 80 / 9, abs=0.05)
