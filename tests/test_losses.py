@@ -38,7 +38,7 @@ def test_the_target_looks_at_legal_actions_only():
 
 def test_huber_loss_by_hand():
     q = T([[0.5, 7.0], [7.0, 3.0]], requires_grad=True)
-    loss = q_loss(q, T([0, 1]), T([0.0, 0.0]))
+    loss = q_loss(q, T([0, 1]), T([0.0, 0.0]), huber=True)
     assert loss.item() == pytest.approx((0.5 * 0.25 + (3.0 - 0.5)) / 2)
     loss.backward()
     assert q.grad.tolist() == [[0.25, 0.0], [0.0, 0.5]]  # the error, clipped to 1, over B; other actions untouched

