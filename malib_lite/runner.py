@@ -135,6 +135,7 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
     serial = rollout.num_threads == 0
     rings = _rings(scenario)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_one_torch_thread())
         metrics = MetricsWriter(folder.path)
         stack.callback(metrics.close)
         num_bytes = sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
@@ -150,7 +151,6 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         runtime: Runtime
         if shared is None:
             runtime = SerialRuntime(len(specs))
-            stack.enter_context(_one_torch_thread())
         else:
             modules = {scenario.env_description["creator"].__module__}
             modules |= {spec.policy_class.__module__ for spec in scenario.policies.values()}
@@ -237,7 +237,7 @@ def _actors(
 
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Serial mode computes as the processes do: the number of threads changes the order of floating-point sums."""
+    """This process computes as its children do: the number of threads changes the order of floating-point sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

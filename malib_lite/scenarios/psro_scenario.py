@@ -160,7 +160,7 @@ class PSROScenario(Scenario):
             agents = {self.groups[player][0]: mixture for player, mixture in zip(self.players, mixtures, strict=True)}
             values["nash_conv"] = self._exact.nash_conv(agents)
             values["exploitability"] = values["nash_conv"] / len(self.players)
-            quality = f"   NashConv {values['nash_conv']:.4f}"
+            quality = f"   NashConv {max(0.0, values['nash_conv']):.4f}"
         values.update(learnt or {})
         values["env_steps"] = run.env_steps
         run.report(iteration, values)
