@@ -189,6 +189,7 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
     """Q-learning from replayed transitions."""
 
     config_class = DQNConfig
+    rollout_defaults = {"fragment_length": 128, "num_env_per_thread": 8}  # short rounds: updates keep up with play
     # Few updates on large batches, a learning rate that falls to nothing: in a game the mean of noisy returns decides.
     best_response_defaults = {
         "trainer": {

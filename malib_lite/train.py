@@ -41,7 +41,7 @@ class TrainConfig:
     workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
     iterations: PositiveInt | None = option(None, "iterations of the outer loop (psro)")
     steps: PositiveInt | None = option(None, "environment steps of the training; in psro, of each best response")
-    logdir: str | None = option(None, "run folder (default: logs/NAME-SEED-TIME)")
+    logdir: str | None = option(None, "run folder; None makes one in logs, named after scenario, environment and seed")
     env_config: dict[str, Any] = option({}, "keyword arguments of the environment")
     rollout: dict[str, Any] = option({}, "how experience is gathered")
     trainer: dict[str, Any] = option({}, "the algorithm's training")

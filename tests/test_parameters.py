@@ -41,7 +41,8 @@ def test_snapshot_round_trip_and_digest():
 @pytest.mark.parametrize(
     "header",
     [
-        b"", b"[]", b"{}", b"\x80\x04.", b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "O", [1], 0]]}',
+        b"", b"[]", b"{}", b"\x80\x04.",
+        b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "O", [1], 0]]}',
         b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "<f4", [1000000], 0]]}',
         b'{"policy_id": "p", "version": 0, "frozen": false, "arrays": [["w", "<f4", [-1], -4]]}',
     ],

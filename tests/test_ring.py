@@ -125,7 +125,7 @@ def test_a_producer_killed_at_any_step_has_published_nothing_torn(killed_after):
     for _ in range(30):
         next(heir, None)
         next(consumer)
-    assert out == [5, 6][:committed] + [8]
+    assert out == [*[5, 6][:committed], 8]
 
 
 BIG = SlotLayout({"data": Field((16_384,), np.dtype(np.int64))})  # 128 KiB: long enough to be killed within

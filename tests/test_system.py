@@ -28,7 +28,7 @@ MARL = {
     "rollout": {"fragment_length": 256, "num_eval_episodes": 2},
 }
 PSRO = {
-    "scenario": "psro", "env": "open_spiel/kuhn_poker", "steps": 1200, "iterations": 2,
+    "scenario": "psro", "env": "open_spiel/kuhn_poker", "steps": 3000, "iterations": 2,
     "rollout": {"fragment_length": 64, "num_env_per_thread": 16},
 }  # fmt: skip
 MDP = {

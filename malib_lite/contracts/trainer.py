@@ -33,6 +33,7 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
 
     config_class: ClassVar[type]  # made with malib_lite.config.config
     batch_mode: ClassVar[Literal["time_step", "episode"]] = "time_step"  # "episode": rounds end with whole episodes
+    rollout_defaults: ClassVar[Mapping[str, Any]] = {}  # of the rollout section, where the scenario has no own ones
     # Other defaults of config_class and of the policy's model_class where many short trainings of best responses are
     # wanted, as in PSRO: {"trainer": {...}, "model": {...}}. What the user sets comes first.
     best_response_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -11,7 +11,7 @@ from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, config, 
 class RolloutConfig:
     """The ``rollout_config`` of MALib's documents."""
 
-    fragment_length: PositiveInt = option(2000, "decisions that a worker sends at a time, over all its environments")
+    fragment_length: PositiveInt = option(1024, "decisions that a worker sends at a time, over all its environments")
     max_step: PositiveInt | None = option(None, "longest episode, in environment steps; longer ones are truncated")
     num_eval_episodes: PositiveInt = option(20, "episodes of one evaluation")
     num_threads: NonNegativeInt = option(1, "rollout worker processes; 0 runs everything in this process (serial mode)")

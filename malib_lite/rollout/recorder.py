@@ -102,7 +102,7 @@ class Recorder:
         episode: np.ndarray,
         policy_version: int,
     ) -> None:
-        """Open a decision in each of ``streams`` (B,); every other array has B rows. What was open there is complete."""
+        """Open a decision in each of ``streams`` (B,); all arrays have B rows. What was open there is complete."""
         self._row[streams] += self._open[streams]
         at = (self._row[streams], streams)
         arrays = self._arrays

@@ -140,9 +140,8 @@ class ProcessRuntime:
 
     def _launch(self, spec: ActorSpec, index: int) -> tuple[BaseProcess, Connection]:
         ours, theirs = self._context.Pipe()
-        arguments = (
-            theirs, cloudpickle.dumps(spec), index, self._num_actors, self._board_path, self._log_dir / f"{spec.name}.log",
-        )  # fmt: skip
+        log = self._log_dir / f"{spec.name}.log"
+        arguments = (theirs, cloudpickle.dumps(spec), index, self._num_actors, self._board_path, log)
         process = self._context.Process(target=child.main, args=arguments, name=spec.name, daemon=True)  # type: ignore[attr-defined]
         self.board.row(index).pulse()
         with _without_main_module(), _environment(THREAD_LIMITS):

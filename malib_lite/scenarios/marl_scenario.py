@@ -20,8 +20,7 @@ _NUM_REPORTS = 50
 class MARLScenario(Scenario):
     """One policy per runtime id, trained until the budget is used up."""
 
-    rollout_defaults = {"fragment_length": 1024, "num_env_per_thread": 16}
-    default_steps = 150_000
+    default_steps = 100_000
 
     def arenas(self) -> list[list[str]]:
         return [list(self.groups)]
@@ -105,4 +104,5 @@ def _timings(leg: Leg) -> dict[str, float]:
 
 def _line(leg: Leg, values: Mapping[str, Any]) -> str:
     evaluated = f"   evaluation {values['eval/return_mean']:9.2f}" if "eval/return_mean" in values else ""
-    return f"steps {leg.env_steps:>9,}   episodes {values['episodes']:>6,}   return {values['return_mean']:9.2f}{evaluated}"
+    played = f"steps {leg.env_steps:>9,}   episodes {values['episodes']:>6,}"
+    return f"{played}   return {values['return_mean']:9.2f}{evaluated}"

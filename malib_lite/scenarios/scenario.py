@@ -75,7 +75,6 @@ class Scenario(ABC):
         self.log_dir = Path(log_dir)
         self.env_description = dict(env_description)
         self.training = build(TrainingConfig, training_config, "training")
-        self.rollout = build(RolloutConfig, {**self.rollout_defaults, **(rollout_config or {})}, "rollout")
         self.stopping = build(StoppingConditions, stopping_conditions, "stopping")
         self.seed = seed
         self.groups = self._group_agents(agent_mapping_func)
@@ -83,6 +82,10 @@ class Scenario(ABC):
         self.trainers: dict[str, tuple[type[Trainer[Any, Any]], Any]] = {}  # class and configuration by runtime id
         for runtime_id, agents in self.groups.items():
             self._choose_algorithm(runtime_id, agents[0], algorithms)
+        recommended = next(iter(self.trainers.values()))[0].rollout_defaults
+        self.rollout = build(
+            RolloutConfig, {**recommended, **self.rollout_defaults, **(rollout_config or {})}, "rollout"
+        )
 
     @abstractmethod
     def execute(self, run: Run) -> dict[str, Any]:

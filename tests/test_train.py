@@ -1,0 +1,115 @@
+"""The command line: what it accepts, and what it says to what it does not."""
+
+import pytest
+import yaml
+
+from malib_lite.train import TrainConfig, _merge, _parse, build, main, make_scenario
+
+CARTPOLE = ["marl", "--env", "gym/CartPole-v1"]
+KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["psor", "--env", "gym/CartPole-v1"], ["psor", "'psro'"]),
+        (["marl"], ["--env"]),
+        ([], ["scenario", "marl", "psro"]),
+        (["marl", "--env", "gmy/CartPole-v1"], ["gmy/CartPole-v1", "'gym'"]),
+        (["marl", "--env", "CartPole-v1"], ["FAMILY/NAME"]),
+        (["marl", "--env", "gym/CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
+        (["psro", "--env", "open_spiel/khun_poker"], ["khun_poker", "kuhn_poker"]),
+        (["marl", "--env", "mdp/one_round_mdp"], ["one_round_mdp", "one_round_"]),
+        ([*CARTPOLE, "--algorithm", "dnq"], ["dnq", "'dqn'"]),
+        ([*CARTPOLE, "--trainer.learnin_rate", "1"], ["trainer.learnin_rate", "'trainer.learning_rate'"]),
+        ([*CARTPOLE, "--rollout.num_thread", "1"], ["rollout.num_thread", "'rollout.num_threads'"]),
+        ([*CARTPOLE, "--stopping.rollout.max_iteratio", "1"], ["stopping.rollout.max_iteration"]),
+        ([*CARTPOLE, "--traner.gamma", "1"], ["'trainer'"]),
+        ([*CARTPOLE, "--sede", "1"], ["'--seed'"]),
+        ([*CARTPOLE, "--workers", "two"], ["workers", "two", "integer"]),
+        ([*CARTPOLE, "--workers", "-1"], ["workers", "-1"]),
+        ([*CARTPOLE, "--trainer.learning_rate", "fast"], ["trainer.learning_rate", "fast"]),
+        ([*CARTPOLE, "--trainer.discount", "1.5"], ["trainer.discount", "1.5"]),
+        ([*CARTPOLE, "--model.activation", "tnah"], ["model.activation", "tanh"]),
+        ([*CARTPOLE, "--rollout.inference_server", "ray"], ["ray", "local"]),
+        ([*CARTPOLE, "--iterations", "3"], ["iterations", "psro"]),
+        ([*CARTPOLE, "--steps", "5", "--trainer.total_timesteps", "6"], ["steps", "trainer.total_timesteps"]),
+        ([*CARTPOLE, "--trainer.discount"], ["needs a value"]),
+        ([*CARTPOLE, "--config", "/nowhere.yaml"], ["/nowhere.yaml"]),
+        ([*CARTPOLE, "--logdir", "/proc/nowhere"], ["/proc/nowhere", "cannot be written"]),
+        (["marl", "--env", "gym/Pendulum-v1", "--algorithm", "dqn"], ["dqn", "Discrete", "ppo"]),
+        (["psro", "--env", "gym/CartPole-v1"], ["two players", "marl"]),
+        ([*KUHN, "--psro.meta_solver", "nahs"], ["nahs", "'nash'"]),
+        (["psro", "--env", "open_spiel/kuhn_poker(players=3)"], ["3 players", "prd"]),
+        (["marl", "--env", "gym/LunarLander-v3"], ["pip install"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_input_is_explained_before_anything_starts(arguments, words, capsys, monkeypatch):
+    if "LunarLander-v3" in " ".join(arguments):
+        monkeypatch.setitem(__import__("sys").modules, "Box2D", None)  # as if it were not installed
+    monkeypatch.setattr("malib_lite.runner._build", lambda *_: pytest.fail("something was started"))
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "Traceback" not in error
+    for word in words:
+        assert word in error
+
+
+def settings(*arguments):
+    return build(TrainConfig, _merge(*_parse(arguments)))
+
+
+def test_flags_overrides_and_files_are_one_configuration(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"seed": 4, "trainer": {"discount": 0.5, "learning_rate": 0.1}, "steps": 10}))
+    merged = settings(*CARTPOLE, "--config", str(file), "--seed", "5", "--trainer.learning_rate=2e-3")
+    assert (merged.seed, merged.steps, merged.trainer) == (5, 10, {"discount": 0.5, "learning_rate": "2e-3"})
+    scenario = make_scenario(merged)
+    _, trainer = scenario.trainers["agent"]
+    assert (trainer.discount, trainer.learning_rate, trainer.total_timesteps) == (0.5, 0.002, 10)
+    assert make_scenario(settings(*CARTPOLE, "--model.hidden_sizes", "[8, 4]")).policies["agent"].model_config[
+        "hidden_sizes"
+    ] == (8, 4)
+
+
+def test_best_responses_have_defaults_of_their_own_and_the_user_comes_first():
+    plain = make_scenario(settings(*CARTPOLE, "--algorithm", "dqn")).trainers["agent"][1]
+    response = make_scenario(settings(*KUHN)).trainers["player_0"][1]
+    own = make_scenario(settings(*KUHN, "--trainer.batch_size", "7")).trainers["player_0"][1]
+    assert plain.batch_size != response.batch_size != own.batch_size == 7
+    assert own.learning_rate == response.learning_rate
+
+
+def test_a_run_folder_is_used_once(tmp_path, capsys):
+    arguments = [
+        "marl",
+        "--env",
+        "mdp/one_round_dmdp",
+        "--steps",
+        "64",
+        "--workers",
+        "0",
+        "--quiet",
+        "--logdir",
+        str(tmp_path),
+    ]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_every_field_is_documented(capsys):
+    assert main(["psro", "--help-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 40
+    for line in lines:
+        name, _, text = line.partition(" ")
+        assert name.startswith("--") and len(text.split("(default:")[0].strip()) > 10, line
+
+
+def test_lists(capsys):
+    assert main(["--list"]) == 0 and main(["--list", "mdp"]) == 0
+    output = capsys.readouterr().out
+    assert "dqn" in output and "open_spiel" in output and "mdp/one_round_dmdp" in output
+    assert main(["--list", "gmy"]) == 2
