@@ -11,6 +11,8 @@ Deviations:
     loss): that finds something between mean and median of noisy returns, which misplaces every gamble in a game.
     Updates come in bursts between rounds of play, ``updates_per_step`` for each recorded decision.
     A target network that follows softly (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971) by default.
+    Evaluation plays an average of the network over its last thousand or so updates (Polyak averaging): a single
+    network's greedy policy comes and goes.
     The learning rate falls linearly, or the last policy of a run depends on which way the values last swung.
 
 Expected:
@@ -61,6 +63,7 @@ class DQNConfig:
     tau: Fraction = option(0.02, "share of the way the target network goes at each of its updates; 1 copies")
     target_update_interval: PositiveInt = option(1, "updates between updates of the target network")
     huber: bool = option(False, "Huber's loss: steadier, but where returns are noisy its values are not their means")
+    averaging: Fraction = option(0.001, "share that the averaged network, which evaluation plays, goes each update")
     max_grad_norm: PositiveFloat = option(10.0, "gradients are scaled down to this norm")
     # replay
     batch_size: PositiveInt = option(128, "transitions in one update")
@@ -125,6 +128,13 @@ def q_loss(q_t: torch.Tensor, action_t: torch.Tensor, target_t: torch.Tensor, hu
     return loss(q_t.gather(-1, action_t.unsqueeze(-1)).squeeze(-1), target_t)
 
 
+def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
+    """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader``; 1 copies."""
+    with torch.no_grad():
+        for slow, fast in zip(follower.parameters(), leader.parameters(), strict=True):
+            slow.lerp_(fast, share)
+
+
 class DQNPolicy(Policy):
     """Acts greedily on Q, and at random with probability ``epsilon``, which travels with the parameters."""
 
@@ -144,6 +154,7 @@ class DQNPolicy(Policy):
         settings = build(QNetConfig, self.model_config, "model_config")
         self.num_actions = int(action_space.n)
         self.q_net = make_net(observation_space, self.num_actions, settings, output_gain=1.0)
+        self.mean_net = copy.deepcopy(self.q_net).requires_grad_(False)  # follows q_net slowly; evaluation plays it
         self.register_buffer("epsilon", torch.tensor(1.0))
 
     @classmethod
@@ -160,7 +171,7 @@ class DQNPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        action = self._greedy(observation, act_mask)
+        action = self._greedy(observation, act_mask, evaluate)
         epsilon = 0.0 if evaluate else self.epsilon.item()
         if epsilon > 0.0:
             batch = len(action)
@@ -174,14 +185,14 @@ class DQNPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        greedy = nn.functional.one_hot(self._greedy(observation, act_mask), self.num_actions).float()
+        greedy = nn.functional.one_hot(self._greedy(observation, act_mask, evaluate), self.num_actions).float()
         if evaluate:
             return greedy
         legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
         return (1 - self.epsilon) * greedy + self.epsilon * legal / legal.sum(-1, keepdim=True)
 
-    def _greedy(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> torch.Tensor:
-        q = self.q_net(observation)  # (B, A)
+    def _greedy(self, observation: torch.Tensor, act_mask: torch.Tensor | None, evaluate: bool) -> torch.Tensor:
+        q = (self.mean_net if evaluate else self.q_net)(observation)  # (B, A)
         return (q if act_mask is None else q.masked_fill(~act_mask, ILLEGAL_LOGIT)).argmax(-1)
 
 
@@ -201,6 +212,7 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
             "batch_size": 512,
             "updates_per_step": 0.02,
             "epsilon_final": 0.2,
+            "averaging": 0.05,
         },
         "model": {"hidden_sizes": (64, 64)},
     }
@@ -254,9 +266,9 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
         norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm, "dqn")
         self.num_updates += 1
         if self.num_updates % self.config.target_update_interval == 0:
-            with torch.no_grad():
-                for target, online in zip(self.target_net.parameters(), self.policy.q_net.parameters(), strict=True):
-                    target.lerp_(online, self.config.tau)
+            follow(self.target_net, self.policy.q_net, self.config.tau)
+        # a plain mean at first, so that little is left of the beginning
+        follow(self.policy.mean_net, self.policy.q_net, max(self.config.averaging, 10 / (10 + self.num_updates)))
         return {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:

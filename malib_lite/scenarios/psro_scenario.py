@@ -69,8 +69,8 @@ class PSROScenario(Scenario):
             )
         if self.psro.meta_solver == "nash" and len(self.players) != 2:
             raise ConfigError(
-                f"psro.meta_solver = 'nash' is for two-player zero-sum games, this one has {len(self.players)} players; "
-                "try prd, fictitious_play or alpha_rank"
+                f"psro.meta_solver = 'nash' is for two-player zero-sum games, this one has {len(self.players)} players;"
+                " try prd, fictitious_play or alpha_rank"
             )
         self.payoffs = PayoffManager(self.players)
         self._exact: ExactEvaluator | None = None
