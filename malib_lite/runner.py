@@ -62,7 +62,7 @@ class Run:
     def watch(self) -> None:
         """Show how far the actors are."""
         totals = self.runtime.board.totals()
-        done = totals["env_steps"] if self._unit == "steps" else len(self.reports)
+        done = totals["env_steps"] if self._unit == "steps" else self.reports[-1]["step"] if self.reports else 0
         self._bar(done, f"{totals['env_steps']:,} steps  {totals['updates']:,} updates")
 
     def count(self, leg: Leg) -> None:

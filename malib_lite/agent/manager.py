@@ -30,15 +30,7 @@ class TrainingManager:
             runtime_id: StrategySpec(
                 identifier=runtime_id,
                 policy_ids=(),
-                meta_data={
-                    "policy_cls": spec.policy_class,
-                    "kwargs": {
-                        "observation_space": spec.observation_space,
-                        "action_space": spec.action_space,
-                        "model_config": spec.model_config,
-                        "custom_config": spec.custom_config,
-                    },
-                },
+                meta_data={"policy_cls": spec.policy_class, "kwargs": spec.arguments},
             )
             for runtime_id, spec in policies.items()
         }

@@ -40,11 +40,21 @@ class PolicySpec:
     model_config: Mapping[str, Any]
     custom_config: Mapping[str, Any]
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the policy's constructor takes."""
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "model_config": self.model_config,
+            "custom_config": self.custom_config,
+        }
+
     def make(self, seed: int) -> Policy:
         """A new policy: initial parameters and random stream depend on ``seed`` alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            policy = self.policy_class(self.observation_space, self.action_space, self.model_config, self.custom_config)
+            policy = self.policy_class(**self.arguments)
         policy.seed(seed)
         return policy
 

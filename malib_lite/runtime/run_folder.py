@@ -75,7 +75,8 @@ class RunFolder:
         path = self.path / "checkpoints" / "policies" / f"{digest}.safetensors"
         if not path.exists():
             new = path.with_suffix(".new")
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, new)
+            # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, new)
             new.replace(path)
         return path
 

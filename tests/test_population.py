@@ -1,0 +1,106 @@
+"""Payoff tables, strategy specs, and the exact evaluation of a population."""
+
+import numpy as np
+import pytest
+
+from malib_lite.population.payoff_manager import PayoffManager
+from malib_lite.population.strategy_spec import StrategySpec
+
+
+def test_every_entry_is_asked_for_once_and_set_once():
+    payoffs = PayoffManager(["a", "b"])
+    payoffs.expand([2, 1])
+    assert payoffs.missing() == [(0, 0), (1, 0)]
+    for i, choice in enumerate(payoffs.missing()):
+        payoffs.record(choice, [i, -i])
+    with pytest.raises(ValueError, match="known already"):
+        payoffs.record((0, 0), [5, -5])
+    payoffs.expand([2, 3])
+    assert payoffs.missing() == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert payoffs.table()[0, 1, 0] == 1.0
+    with pytest.raises(ValueError, match="shrink"):
+        payoffs.expand([1, 3])
+    with pytest.raises(ValueError, match="payoffs of"):
+        payoffs.record((0, 1), [np.nan, 0.0])
+
+
+def test_nearly_zero_sum_is_made_exactly_so_and_nothing_else():
+    payoffs = PayoffManager(["a", "b"])
+    payoffs.expand([1, 2])
+    payoffs.record((0, 0), [1.0, -1.0 + 1e-12])
+    payoffs.record((0, 1), [0.5, -0.5])
+    assert (payoffs.table().sum(axis=0) == 0.0).all()
+    general = PayoffManager(["a", "b"])
+    general.expand([1, 1])
+    general.record((0, 0), [1.0, 2.0])
+    assert general.table()[:, 0, 0].tolist() == [1.0, 2.0]
+
+
+def test_values_of_mixtures_of_three_players():
+    random = np.random.default_rng(0)
+    payoffs = PayoffManager(["a", "b", "c"])
+    payoffs.expand([2, 3, 2])
+    table = random.normal(size=(3, 2, 3, 2))
+    for choice in payoffs.missing():
+        payoffs.record(choice, table[(slice(None), *choice)])
+    mixtures = [random.dirichlet(np.ones(n)) for n in (2, 3, 2)]
+    expected = np.einsum("nijk,i,j,k->n", table, *mixtures)
+    assert payoffs.values(mixtures) == pytest.approx(expected)
+
+
+def test_the_table_survives_saving():
+    payoffs = PayoffManager(["a", "b"])
+    payoffs.expand([2, 2])
+    payoffs.record((1, 0), [3.0, -3.0], [0.1, 0.2])
+    twin = PayoffManager(["a", "b"])
+    twin.load_state_dict(payoffs.state_dict())
+    assert twin.missing() == payoffs.missing() and np.array_equal(twin.errors, payoffs.errors)
+
+
+def test_strategy_spec_mixtures():
+    spec = StrategySpec("player_0", (), {})
+    for i in range(3):
+        spec.register_policy_id(f"policy-{i}")
+    assert spec.mixture == pytest.approx(dict.fromkeys(spec.policy_ids, 1 / 3))
+    spec.update_prob_list({"policy-0": 0.25, "policy-2": 0.75})
+    assert list(spec.mixture.values()) == [0.25, 0.0, 0.75]
+    spec.register_policy_id("policy-3")
+    assert list(spec.mixture.values()) == [0.25, 0.0, 0.75, 0.0]
+    random = np.random.default_rng(0)
+    drawn = [spec.sample(random) for _ in range(4000)]
+    assert set(drawn) == {"policy-0", "policy-2"} and 0.22 < drawn.count("policy-0") / 4000 < 0.28
+    for wrong in ({"policy-9": 1.0}, {"policy-0": 0.9}, {"policy-0": -0.25, "policy-2": 1.25}):
+        with pytest.raises(ValueError):
+            spec.update_prob_list(wrong)
+    with pytest.raises(ValueError, match="already"):
+        spec.register_policy_id("policy-0")
+    twin = StrategySpec("player_0", (), {})
+    twin.load_state_dict(spec.state_dict())
+    assert twin.mixture == spec.mixture
+
+
+def test_saved_members_are_what_was_played(tmp_path):
+    """A policy read back from a run's checkpoint plays as the population's member did: same table, same payoffs."""
+    import json
+
+    from malib_lite.population.exploitability import ExactEvaluator
+    from malib_lite.runner import run
+    from malib_lite.runtime.console import Console
+    from malib_lite.train import TrainConfig, build, make_scenario
+
+    settings = {"scenario": "psro", "env": "open_spiel/kuhn_poker", "iterations": 2, "steps": 2000, "workers": 0}
+    scenario = make_scenario(build(TrainConfig, {**settings, "logdir": str(tmp_path)}))
+    summary = run(scenario, Console(quiet=True))
+    state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
+    env = scenario.env_description
+    evaluator, mixtures = ExactEvaluator(env["creator"].make_exact(**env["config"])), {}
+    for player, policies in state["policies"].items():
+        made = scenario.policies[player]
+        spec = StrategySpec(player, (), {"policy_cls": made.policy_class, "kwargs": made.arguments})
+        spec.load_state_dict(state["strategies"][player])
+        for digest in policies.values():
+            path = tmp_path / "checkpoints" / "policies" / f"{digest}.safetensors"
+            evaluator.add(player, spec.load_from_checkpoint(path))
+        mixtures[player] = np.array(list(spec.mixture.values()))
+    assert evaluator.payoffs() == pytest.approx(np.array(state["payoffs"]["payoffs"]))
+    assert evaluator.nash_conv(mixtures) == pytest.approx(summary["nash_conv"])
