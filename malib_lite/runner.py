@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -122,9 +121,7 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
         if totals is not None:
             summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
         summary["wall_s"] = round(time.monotonic() - started, 3)
-        folder.write_json(
-            "summary.json", {k: v for k, v in summary.items() if not (isinstance(v, float) and math.isnan(v))}
-        )
+        folder.write_json("summary.json", summary)
     return summary
 
 

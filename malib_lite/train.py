@@ -50,6 +50,8 @@ class TrainConfig:
     psro: dict[str, Any] = option({}, "the outer loop of psro")
 
 
+# Short flags and the fields that they stand for.
+_FLAGS = {"workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "psro.max_iteration"}
 _SECTIONS = ("env_config", "rollout", "trainer", "model", "stopping", "psro")
 
 
@@ -93,7 +95,7 @@ def make_scenario(settings: TrainConfig) -> Any:
     )
     sections: dict[str, Any] = {}
     if settings.scenario == "psro":
-        sections["psro_config"] = _with(settings.psro, "psro.max_iteration", "iterations", settings.iterations)
+        sections["psro_config"] = _with_flag(settings.psro, "iterations", settings.iterations)
     elif settings.psro or settings.iterations:
         raise ConfigError(
             f"'{'psro' if settings.psro else 'iterations'}' is for the psro scenario; {settings.scenario} has no outer "
@@ -104,8 +106,8 @@ def make_scenario(settings: TrainConfig) -> Any:
         log_dir=log_dir,
         algorithms={"default": (*algorithm, settings.model)},
         env_description=registry.describe_environment(settings.env, settings.env_config),
-        training_config={"trainer_config": _with(settings.trainer, "trainer.total_timesteps", "steps", settings.steps)},
-        rollout_config=_with(settings.rollout, "rollout.num_threads", "workers", settings.workers),
+        training_config={"trainer_config": _with_flag(settings.trainer, "steps", settings.steps)},
+        rollout_config=_with_flag(settings.rollout, "workers", settings.workers),
         stopping_conditions=settings.stopping,
         seed=settings.seed,
         **sections,
@@ -120,6 +122,7 @@ def _run(scenario: Any, quiet: bool, started: float) -> int:
     from malib_lite.runner import run
     from malib_lite.runtime.console import Console
     from malib_lite.runtime.processes import ActorFailure
+    from malib_lite.runtime.shared_memory import SharedMemoryError
 
     console = Console(quiet)
     console.say(f"{scenario.name}, seed {scenario.seed}, in {scenario.log_dir}")
@@ -130,7 +133,7 @@ def _run(scenario: Any, quiet: bool, started: float) -> int:
         return 143 if str(interrupt) == "SIGTERM" else 130
     except ConfigError:
         raise
-    except ActorFailure as failure:  # carries the traceback of the process where it happened
+    except (ActorFailure, SharedMemoryError) as failure:  # the first carries the traceback of its process
         print(f"error: {failure}", file=sys.stderr)
         return 1
     except Exception:
@@ -155,21 +158,32 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
     parser.add_argument("--list", nargs="?", const="", metavar="FAMILY", help="list what there is, or a family's ids")
     parser.add_argument("--help-config", action="store_true", help="list every field, of this scenario and algorithm")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    options, rest = parser.parse_known_args(arguments)
-    known = [f"--{name}" for name in vars(options) if name != "scenario"]
+    plain, overrides = _take_overrides(arguments)
+    options, unknown = parser.parse_known_args(plain)
+    if unknown:
+        known = [f"--{name.replace('_', '-')}" for name in vars(options) if name != "scenario"]
+        raise ConfigError(f"unknown option '{unknown[0]}': {suggest(unknown[0].partition('=')[0], known)}")
+    return options, overrides
+
+
+def _take_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Dotted options with their values as nested dictionaries, and the arguments without them."""
+    plain: list[str] = []
     overrides: dict[str, Any] = {}
+    rest = list(arguments)
     while rest:
         token = rest.pop(0)
         name, equals, value = token.partition("=")
         section, dot, key = name.removeprefix("--").partition(".")
         if not name.startswith("--") or not dot:
-            raise ConfigError(f"unknown option '{token}': {suggest(name, known)}")
+            plain.append(token)
+            continue
         if section not in _SECTIONS:
             raise ConfigError(f"unknown option '{token}': {suggest(section, _SECTIONS)}")
         if not equals and not rest:
             raise ConfigError(f"'{name}' needs a value")
         _set(overrides, [section, *key.split(".")], _value(value if equals else rest.pop(0)))
-    return options, overrides
+    return plain, overrides
 
 
 def _merge(options: argparse.Namespace, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +199,10 @@ def _merge(options: argparse.Namespace, overrides: Mapping[str, Any]) -> dict[st
             raise ConfigError(f"'config' = '{options.config}': {error}") from None
         if not isinstance(merged, dict):
             raise ConfigError(f"'config' = '{options.config}': the file must hold a mapping")
+    for flag, path in _FLAGS.items():  # a flag on the command line comes before the same setting in the file
+        section, _, key = path.partition(".")
+        if getattr(options, flag) is not None and isinstance(merged.get(section), dict):
+            merged[section].pop(key, None)
     named = {name: getattr(options, name) for name, *_ in describe(TrainConfig) if name not in _SECTIONS}
     merged.update({name: value for name, value in named.items() if value is not None})
     for section, values in overrides.items():
@@ -207,21 +225,26 @@ def _set(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _value(text: str) -> Any:
-    """A value as YAML reads it; what is no YAML is text."""
+    """A value as YAML reads it, and 1e-3 as a number, which YAML 1.1 takes for text; what is no YAML is text."""
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
-def _with(section: Mapping[str, Any], path: str, flag: str, value: Any) -> dict[str, Any]:
+def _with_flag(section: Mapping[str, Any], flag: str, value: Any) -> dict[str, Any]:
     """A section with the field that a short flag stands for."""
+    path = _FLAGS[flag]
     key = path.rpartition(".")[2]
     if value is None:
         return dict(section)
-    if section.get(key, value) != value:
+    if section.get(key) not in (None, value):
         raise ConfigError(f"'{flag}' = {value} and '{path}' = {section[key]} are the same setting: give one of them")
     return {**section, key: value}
 

@@ -198,3 +198,34 @@ def test_a_time_limit_is_a_truncation():
     rows = [row for stream in collect(sampler, rings, 10).values() for row in stream]
     assert sum(row[4] for row in rows) == sum(1 for i in range(len(rows) // 3) if i % 10 == 9) * 3
     assert not any(row[3] for row in rows)
+
+
+def test_whole_episodes_that_overrun_a_fragment_go_on_in_the_next():
+    sampler, rings = make(
+        describe(CountingEnv, length=600), ["agent"], num_envs=2, num_decisions=4, whole_episodes=True
+    )
+    for rows in collect(sampler, rings, 4).values():
+        assert [row[0][0] for row in rows[:1200]] == [*range(600), *range(600)]
+        assert rows[599][3] and sum(row[3] for row in rows) >= 2
+    assert sampler.take_books().length.count >= 4
+
+
+@pytest.mark.parametrize("whole_episodes", [False, True])
+def test_a_learner_that_never_gets_a_turn_does_not_stop_the_rollout(whole_episodes):
+    env = describe(TurnEnv, length=1)  # over before player_1 moves
+    sampler, rings = make(env, ["player_1"], num_decisions=4, whole_episodes=whole_episodes)
+    members = {"p": scripted(env, "player_0")}
+    pool = PoolPlayer(sampler.environments, ["player_0"], members, {"p": 1.0}, False, np.random.default_rng(0))
+    sampler.use_pools({"player_0": pool})
+    for _, t in play(sampler, rings):
+        assert t.num_decisions == 0 and len(t.transitions()) == 0
+
+
+def test_the_final_observation_of_a_truncated_episode_has_its_mask():
+    sampler, rings = make(describe(MaskedEnv, length=100), ["agent"], num_decisions=6, max_step=2)
+    for _ in range(5):
+        for _, t in play(sampler, rings):
+            rows, streams = np.nonzero(t.truncated & t.valid)
+            assert len(rows)
+            legal = np.arange(3) != t.observation[rows + 1, streams] % 3
+            assert (t.action_mask[rows + 1, streams] == legal).all()

@@ -37,6 +37,22 @@ def test_transitions_skip_what_is_not_valid_and_never_have_an_empty_mask():
     assert (following == 2).all()
 
 
+def test_n_step_transitions_by_hand():
+    """One stream of rewards 0 1 2 3 4 5; the episode terminates at row 1, another is truncated at row 3."""
+    t = trajectories(6, 1)
+    t.terminated[1] = t.truncated[3] = True
+    t.valid[4] = False  # the final observation of the truncated episode
+    flat = t.transitions(n_step=3, discount=0.5)
+    assert flat.reward.tolist() == [0 + 0.5, 1, 2 + 1.5, 3, 5]
+    assert flat.next_observation[:, 0].tolist() == [2, 2, 4, 4, 6]
+    assert flat.terminated.tolist() == [True, True, False, False, False]
+    assert flat.discount.tolist() == [0.25, 0.5, 0.25, 0.5, 0.5]
+    whole = trajectories(6, 2).transitions(n_step=2, discount=1.0)
+    assert whole.reward[:2].tolist() == [0 + 2, 1 + 3] and whole.reward[-2:].tolist() == [10, 11]
+    one = t.transitions()
+    assert one.reward.tolist() == [0, 1, 2, 3, 5] and one.discount.tolist() == [1] * 5
+
+
 def test_concatenation_pads_with_rows_that_do_not_count():
     joined = Trajectories.concatenate([trajectories(4, 2, masks=True), trajectories(2, 3, 100, masks=True)])
     assert joined.observation.shape == (5, 5, 1) and joined.reward.shape == (4, 5)

@@ -64,13 +64,25 @@ def test_flags_overrides_and_files_are_one_configuration(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"seed": 4, "trainer": {"discount": 0.5, "learning_rate": 0.1}, "steps": 10}))
     merged = settings(*CARTPOLE, "--config", str(file), "--seed", "5", "--trainer.learning_rate=2e-3")
-    assert (merged.seed, merged.steps, merged.trainer) == (5, 10, {"discount": 0.5, "learning_rate": "2e-3"})
+    assert (merged.seed, merged.steps, merged.trainer) == (5, 10, {"discount": 0.5, "learning_rate": 0.002})
     scenario = make_scenario(merged)
     _, trainer = scenario.trainers["agent"]
     assert (trainer.discount, trainer.learning_rate, trainer.total_timesteps) == (0.5, 0.002, 10)
     assert make_scenario(settings(*CARTPOLE, "--model.hidden_sizes", "[8, 4]")).policies["agent"].model_config[
         "hidden_sizes"
     ] == (8, 4)
+
+
+def test_the_command_line_comes_before_the_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    resolved = make_scenario(settings(*KUHN)).resolved_config()
+    file.write_text(yaml.safe_dump({k: v for k, v in resolved.items() if k not in ("model",)}))
+    merged = settings(
+        "--config", str(file), "--trainer.batch_size", "7", "--workers", "2", "--steps", "5", "--iterations", "3"
+    )
+    scenario = make_scenario(merged)
+    assert (scenario.rollout.num_threads, scenario.psro.max_iteration) == (2, 3)
+    assert scenario.trainers["player_1"][1].batch_size == 7 and scenario.total_steps == 5
 
 
 def test_best_responses_have_defaults_of_their_own_and_the_user_comes_first():

@@ -103,11 +103,12 @@ class AgentInterface(ABC):
             max_updates: the trainer's updates end here; further rounds only keep the rollout in step.
 
         Returns:
-            The number of updates and decisions, the mean of every metric, and the version reached.
+            The numbers of updates, environment steps and decisions, the mean of every metric, the version reached.
         """
         trainer, store = self._trainers[policy_id], self._stores[policy_id]
         means = _Means()
-        updates_before, decisions, started, waited_s = trainer.num_updates, 0, time.monotonic(), 0.0
+        updates_before, steps_before, decisions = trainer.num_updates, trainer.num_steps, 0
+        started, waited_s = time.monotonic(), 0.0
         for number in range(num_rounds):
             began = time.monotonic()
             slots = yield from self._receive(base_sequence + number)
@@ -128,6 +129,7 @@ class AgentInterface(ABC):
         return {
             "updates": trainer.num_updates,
             "new_updates": trainer.num_updates - updates_before,
+            "env_steps": trainer.num_steps - steps_before,
             "decisions": decisions,
             "version": self._server.get_weights(policy_id).version,
             "metrics": means.take(),

@@ -8,6 +8,7 @@ a client that misses a version asks for it. What arrives is parsed as JSON and r
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,9 +57,11 @@ class BusAnnouncer:
             policy_id = event[1:].rstrip(b"\n").decode(errors="replace")
             if event[:1] == b"\x01" and policy_id in tables:
                 self.publish(tables[policy_id])
+        questions: dict[tuple[bytes, str], None] = {}  # each once, however often it was asked meanwhile
         while self._answerer.poll(0):
             sender, *question = self._answerer.recv_multipart()
-            policy_id = question[0].decode(errors="replace") if question else ""
+            questions[sender, question[0].decode(errors="replace") if question else ""] = None
+        for sender, policy_id in questions:
             if policy_id in tables:  # silence otherwise: the asker asks again
                 header, payload = tables[policy_id].pack()
                 self._answerer.send_multipart([sender, header, payload.data], copy=False)
@@ -105,7 +108,8 @@ class BusLink:
             return
         now = time.monotonic()
         if now > self._missing_since.setdefault(policy_id, now) + _ASK_AFTER_S:
-            self._asker.send(policy_id.encode())
+            with contextlib.suppress(zmq.Again):  # nobody takes questions now: ask again later, never wait here
+                self._asker.send(policy_id.encode(), zmq.NOBLOCK)
             self.num_requests += 1
             self._missing_since[policy_id] = now + _ASK_AGAIN_S
 

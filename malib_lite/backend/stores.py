@@ -62,7 +62,7 @@ class ReplayStore:
         return self._size
 
     def add(self, trajectories: Trajectories) -> None:
-        transitions = trajectories.transitions()
+        transitions = trajectories.transitions(self._spec.n_step, self._spec.discount)
         count, capacity = len(transitions), self._spec.capacity
         columns = {
             f.name: getattr(transitions, f.name)

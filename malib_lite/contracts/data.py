@@ -69,20 +69,33 @@ class Trajectories:
             },
         )
 
-    def transitions(self) -> Transitions:
-        """The valid rows as unordered transitions, stream after stream within each time row."""
+    def transitions(self, n_step: int = 1, discount: float = 1.0) -> Transitions:
+        """The valid rows as unordered transitions over up to ``n_step`` decisions of the same episode.
+
+        A transition from row t spans m rows, until n_step, the episode's end or the fragment's end stops it: its reward
+        is the sum of discount^k r_{t+k} over k < m, what follows it stands in row t + m.
+        """
         t, s = np.nonzero(self.valid)
-        terminated = self.terminated[t, s]
+        reward, last = self.reward[t, s].copy(), t.copy()
+        open_ = np.ones(len(t), bool)
+        for k in range(1, n_step):
+            following = np.minimum(last + 1, len(self.reward) - 1)
+            open_ &= ~(self.terminated[last, s] | self.truncated[last, s])
+            open_ &= (last + 1 < len(self.reward)) & self.valid[following, s]
+            reward[open_] += np.float32(discount**k) * self.reward[following, s][open_]
+            last = np.where(open_, following, last)
+        terminated = self.terminated[last, s]
         next_mask = None
         if self.action_mask is not None:
-            next_mask = self.action_mask[t + 1, s]
+            next_mask = self.action_mask[last + 1, s]
             next_mask[terminated] = True  # nothing follows: no row may be all False, or a masked maximum is -inf
         return Transitions(
             observation=self.observation[t, s],
             action=self.action[t, s],
-            reward=self.reward[t, s],
-            next_observation=self.observation[t + 1, s],
+            reward=reward,
+            next_observation=self.observation[last + 1, s],
             terminated=terminated,
+            discount=(discount ** (last - t + 1)).astype(np.float32),
             action_mask=None if self.action_mask is None else self.action_mask[t, s],
             next_action_mask=next_mask,
         )
@@ -90,13 +103,14 @@ class Trajectories:
 
 @dataclass
 class Transitions:
-    """B unordered decisions with what followed; the unit of replay."""
+    """B unordered decisions with what followed up to n decisions later; the unit of replay."""
 
     observation: np.ndarray  # (B, *obs)
     action: np.ndarray  # (B, *action)
-    reward: np.ndarray  # (B,) float32
+    reward: np.ndarray  # (B,) float32: discounted sum over the decisions that the transition spans
     next_observation: np.ndarray  # (B, *obs): meaningless where terminated
     terminated: np.ndarray  # (B,) bool: no bootstrapping beyond; truncation does bootstrap
+    discount: np.ndarray  # (B,) float32: of the next observation's value, gamma to the power of decisions spanned
     action_mask: np.ndarray | None = None  # (B, A) bool
     next_action_mask: np.ndarray | None = None  # (B, A) bool: all True where terminated
 
@@ -111,6 +125,8 @@ class ReplaySpec(NamedTuple):
     batch_size: int  # transitions in one update
     learning_starts: int  # transitions before the first update
     updates_per_step: float  # updates per recorded decision
+    n_step: int = 1  # decisions that a transition spans at the most
+    discount: float = 1.0  # within a transition
 
 
 class OnPolicySpec(NamedTuple):

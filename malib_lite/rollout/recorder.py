@@ -125,8 +125,19 @@ class Recorder:
         streams = np.flatnonzero(self._open)
         self._arrays["reward"][self._row[streams], streams] += reward[streams]
 
-    def end(self, streams: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, observation: np.ndarray) -> None:
-        """Close the open decisions of ``streams`` (B,): flags (B,) and final observations (B, *obs)."""
+    def end(
+        self,
+        streams: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        observation: np.ndarray,
+        action_mask: np.ndarray | None = None,
+    ) -> None:
+        """Close the open decisions of ``streams`` (B,).
+
+        Flags (B,), final observations (B, *obs), and what would be legal there (B, A): values are learnt beyond a
+        truncation.
+        """
         had = self._open[streams]
         streams, terminated, truncated, observation = streams[had], terminated[had], truncated[had], observation[had]
         at = (self._row[streams], streams)
@@ -137,7 +148,11 @@ class Recorder:
         cut = truncated & ~terminated
         if cut.any():
             # The final observation takes a row of its own, so that a decision's next observation is the row below it.
-            self._arrays["observation"][self._row[streams[cut]], streams[cut]] = observation[cut]
+            at = (self._row[streams[cut]], streams[cut])
+            self._arrays["observation"][at] = observation[cut]
+            if action_mask is not None:
+                mask = action_mask[had][cut]
+                self._arrays["action_mask"][at] = mask | ~mask.any(-1, keepdims=True)  # never a row of nothing
             self._row[streams[cut]] += 1
 
     def finish(self, streams: np.ndarray, observation: np.ndarray, action_mask: np.ndarray | None) -> int:

@@ -130,7 +130,7 @@ class RolloutWorker:
         if pools and opposition != self._opposition:
             for number, (sampler, arena) in enumerate(zip(self._samplers, self._spec.arenas, strict=True)):
                 others = {runtime_id: pool for runtime_id, pool in pools.items() if runtime_id not in arena}
-                seed = (self._worker, number, base_sequence)
+                seed = ("train", self._worker, number, base_sequence)
                 players = yield from self._make_pools(self._environments[number], others, evaluate or {}, seed)
                 sampler.use_pools(players)
             self._opposition = opposition
@@ -163,7 +163,7 @@ class RolloutWorker:
         books = []
         for number, match in enumerate(matches):
             pools = {runtime_id: {policy_id: 1.0} for runtime_id, policy_id in match.items()}
-            key = (self._worker, seed, number)
+            key = ("simulate", self._worker, seed, number)
             players = yield from self._make_pools(self._examiner.environments, pools, evaluate, key, versions)
             self._examiner.use_pools(players)
             self._examiner.play_episodes(num_episodes, self._row.pulse)
@@ -234,7 +234,7 @@ class RolloutWorker:
         environments: VectorEnvironment,
         pools: Mapping[str, Mapping[str, float]],
         evaluate: Mapping[str, bool],
-        seed: tuple[int, ...],
+        seed: tuple[str | int, ...],
         versions: Mapping[str, int] | None = None,
     ) -> Generator[None, None, dict[str, PoolPlayer]]:
         """Players for ``pools``; waits for members that have not arrived."""

@@ -15,6 +15,8 @@ from malib_lite.rollout.books import Books
 from malib_lite.rollout.pool import PoolPlayer, act_with
 from malib_lite.rollout.recorder import Recorder
 
+_MAX_STEPS_PER_DECISION = 20  # steps of the environments that a fragment lasts at the most, per decision it can hold
+
 
 @dataclass
 class Learner:
@@ -82,11 +84,11 @@ class Sampler:
         """Fill one slot per learner; returns the number of rows of each. ``pulse`` is called at every step."""
         for runtime_id, learner in self.learners.items():
             learner.recorder.begin(slots[runtime_id])
-        if not self._views or self._whole_episodes:
-            for learner in self.learners.values():
-                learner.recorder.forget()
+        # With whole episodes all have ended by now, but where one overran the last fragment: that one goes on.
+        if not self._views or (self._whole_episodes and self.environments.finished.all()):
             self._begin_episodes(np.ones(self.environments.num_envs, bool))
-        while True:
+        # A learner that hardly ever gets a turn must not keep the others waiting: the fragment ends all the same.
+        for _ in range(_MAX_STEPS_PER_DECISION * self._capacity):
             self._step()
             pulse()
             rooms = [learner.recorder.room for learner in self.learners.values()]
@@ -187,7 +189,8 @@ class Sampler:
             rows = np.flatnonzero((view.terminated | view.truncated) & running)
             if len(rows):
                 streams = position * self.environments.num_envs + rows
-                recorder.end(streams, view.terminated[rows], view.truncated[rows], view.observation[rows])
+                mask = None if view.action_mask is None else view.action_mask[rows]
+                recorder.end(streams, view.terminated[rows], view.truncated[rows], view.observation[rows], mask)
 
     def _finish(self, runtime_id: str, learner: Learner) -> int:
         """Close a learner's slot with the observations that its agents are about to act on."""
@@ -197,10 +200,13 @@ class Sampler:
             rows = np.flatnonzero(view.acting & ~self.environments.finished)
             streams.append(position * self.environments.num_envs + rows)
             observations.append(view.observation[rows])
-            if view.action_mask is not None:
-                masks.append(view.action_mask[rows])
+            masks.append(view.action_mask[rows] if view.action_mask is not None else None)
+        num_actions = next((mask.shape[1] for mask in masks if mask is not None), None)
+        full = [
+            np.ones((len(s), num_actions or 0), bool) if m is None else m for s, m in zip(streams, masks, strict=True)
+        ]
         return learner.recorder.finish(
-            np.concatenate(streams), np.concatenate(observations), np.concatenate(masks) if masks else None
+            np.concatenate(streams), np.concatenate(observations), np.concatenate(full) if num_actions else None
         )
 
 

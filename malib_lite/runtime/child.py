@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import json
 import os
@@ -45,8 +44,8 @@ def main(pipe: Connection, packed: bytes, index: int, num_actors: int, board_pat
         print(f"{spec.name}: process {os.getpid()}, started by {os.getppid()}")
         service = spec.factory(row, **spec.arguments)
         _serve(pipe, service, row)
-    except (EOFError, BrokenPipeError):
-        pass  # the main process is gone or has closed our pipe
+    except _MainIsGone:
+        pass
     except BaseException as error:
         report = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         log.write(report)
@@ -57,14 +56,18 @@ def main(pipe: Connection, packed: bytes, index: int, num_actors: int, board_pat
             service.close()
 
 
+class _MainIsGone(Exception):
+    """The main process has ended or closed our pipe."""
+
+
 def _serve(pipe: Connection, service: Service, row: Row) -> None:
     """Answer calls until told to stop."""
     _send(pipe, {"ready": True})
     while True:
-        while not pipe.poll(0.002):  # wakes at once when a call comes
+        while not _has_message(pipe):
             service.idle()
             row.pulse()
-        message = json.loads(pipe.recv_bytes())
+        message = json.loads(_receive(pipe))
         if "stop" in message:
             return
         task = getattr(service, message["method"])(**message["arguments"])
@@ -89,7 +92,25 @@ def _run_to_end(task: Any, service: Service, row: Row) -> Any:
 
 def _send(pipe: Connection, message: dict[str, Any]) -> None:
     """Answer in JSON: nothing that comes through a pipe is ever unpickled."""
-    pipe.send_bytes(json.dumps(message).encode())
+    try:
+        pipe.send_bytes(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        raise _MainIsGone from None
+
+
+def _has_message(pipe: Connection) -> bool:
+    """Wait a little for a message; wakes at once when one comes."""
+    try:
+        return pipe.poll(0.002)
+    except (EOFError, OSError):
+        raise _MainIsGone from None
+
+
+def _receive(pipe: Connection) -> bytes:
+    try:
+        return pipe.recv_bytes()
+    except (EOFError, OSError):
+        raise _MainIsGone from None
 
 
 def _die_with_parent(folder: Path) -> None:
@@ -103,8 +124,3 @@ def _die_with_parent(folder: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
-    if sys.platform == "linux":
-        # A second line, for an environment that never lets that thread run. The signal comes with the end of the
-        # fork server (our parent as the kernel sees it), which itself ends with the main process.
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

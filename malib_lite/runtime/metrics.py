@@ -36,7 +36,7 @@ class MetricsWriter:
         """
         clock = {"wall_s": round(time.monotonic() - self._started, 3), **(timings or {})}
         line = {"step": step, **values, "time": clock}
-        self._lines.write(json.dumps(_finite(line)) + "\n")
+        self._lines.write(json.dumps(finite(line)) + "\n")
         scalars = {**values, **{f"time/{name}": value for name, value in clock.items()}}
         summary = Summary(
             value=[
@@ -54,10 +54,10 @@ class MetricsWriter:
         self._events.close()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with NaN and infinities as null: JSON has no word for them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

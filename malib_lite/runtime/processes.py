@@ -189,7 +189,8 @@ class ProcessRuntime:
         """An actor's process is gone: start it again if its budget allows, else give up."""
         actor.process.join()
         code = actor.process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
         if code == -signal.SIGKILL:
             how += " (if nobody did that, the system was out of memory)"
         if actor.restarts_left == 0:

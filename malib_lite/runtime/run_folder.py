@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from malib_lite import __version__
 from malib_lite.config import ConfigError
+from malib_lite.runtime.metrics import finite
 
 
 class RunFolder:
@@ -64,7 +65,7 @@ class RunFolder:
         path = self.path / name
         new = path.with_suffix(".new")
         with new.open("w") as file:
-            json.dump(_plain(content), file, indent=1)
+            json.dump(finite(_plain(content)), file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())

@@ -11,16 +11,19 @@ children remove the folder when they notice; should all be killed at once, the n
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
-import re
 import secrets
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 PREFIX = "malib_lite"
-_NAME = re.compile(rf"{PREFIX}-(\d+)-(\d+)-[0-9a-f]+$")
+_LOCK = "owner"  # held by the main process as long as it lives, however it ends
+_GRACE_S = 60.0  # a folder this young may still be about to be locked
 
 
 class SharedMemoryError(OSError):
@@ -34,25 +37,6 @@ def _places() -> list[Path]:
     return [shm, temporary] if shm.is_dir() and os.access(shm, os.W_OK) else [temporary]
 
 
-def _start_time(pid: int) -> int:
-    """When the process started (clock ticks since boot), 0 where that cannot be known, -1 where it is not alive.
-
-    A process id alone does not name an owner: ids are reused.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        return int(stat[stat.rindex(b")") + 2 :].split()[19])
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return -1
-    except PermissionError:
-        pass
-    return -1 if Path("/proc/self/stat").exists() else 0
-
-
 class SharedFolder:
     """The run's own folder of segments and sockets; a context manager that removes it."""
 
@@ -62,7 +46,7 @@ class SharedFolder:
         Raises:
             SharedMemoryError: no place has that much room.
         """
-        name = f"{PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(4)}"
+        name = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(4)}"
         for place in _places():
             room = os.statvfs(place)
             if room.f_bavail * room.f_frsize > num_bytes:
@@ -75,6 +59,8 @@ class SharedFolder:
                 "or lower rollout.fragment_length"
             )
         self.path.mkdir(mode=0o700)
+        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)  # not inherited by children
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def allocate(self, name: str, num_bytes: int) -> Path:
         """Create a segment of zeros. Its pages are reserved now: running out later would be a SIGBUS, not an error."""
@@ -93,11 +79,15 @@ class SharedFolder:
 
     def endpoint(self, name: str) -> str:
         """A ZeroMQ address in the folder; other users cannot reach it."""
-        return f"ipc://{self.path / name}"
+        path = str(self.path / name)
+        if len(path.encode()) > 100:  # the kernels' limits are 104 and 108 bytes
+            raise SharedMemoryError(f"the path of a socket is too long: {path}; set TMPDIR to a shorter folder")
+        return f"ipc://{path}"
 
     def remove(self) -> None:
         """Remove the folder and what is in it; mappings that are still open stay valid until they are closed."""
         shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
     def __enter__(self) -> SharedFolder:
         return self
@@ -116,15 +106,29 @@ def attach(path: Path) -> mmap.mmap:
 
 
 def sweep() -> list[Path]:
-    """Remove the folders of this user's runs whose main process is dead; returns what was removed."""
+    """Remove the folders of this user's runs whose main process is dead; returns what was removed.
+
+    Whether it is dead, its lock tells: process ids are reused, and mean nothing in another container.
+    """
     removed = []
     for place in _places():
         for path in place.glob(f"{PREFIX}-*"):
-            match = _NAME.match(path.name)
-            if match is None or path.is_symlink() or path.stat().st_uid != os.getuid():
-                continue
-            pid, started = int(match[1]), int(match[2])
-            if _start_time(pid) != started:
-                shutil.rmtree(path, ignore_errors=True)
-                removed.append(path)
+            with contextlib.suppress(FileNotFoundError):  # its owner may just be removing it
+                if not path.is_symlink() and path.stat().st_uid == os.getuid() and _is_abandoned(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed.append(path)
     return removed
+
+
+def _is_abandoned(path: Path) -> bool:
+    lock = path / _LOCK
+    if not lock.exists():
+        return time.time() - path.stat().st_mtime > _GRACE_S
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)

@@ -34,7 +34,7 @@ class PSROConfig:
 
     max_iteration: PositiveInt = option(12, "best responses added for every player")
     meta_solver: str | Callable[[np.ndarray], list[np.ndarray]] = option(
-        "nash", "mixtures from payoffs: nash, fictitious_play, prd, replicator_dynamics, alpha_rank, uniform"
+        "nash", "nash (two-player zero-sum), fictitious_play, prd, replicator_dynamics, alpha_rank or uniform"
     )
     payoff_episodes: PositiveInt = option(1000, "episodes per entry of the payoff table, where it is not exact")
 
@@ -44,7 +44,7 @@ class PSROScenario(Scenario):
 
     rollout_defaults = {"fragment_length": 4096, "num_env_per_thread": 256, "batch_mode": "episode"}
     trains_best_responses = True
-    default_steps = 50_000
+    default_steps = 30_000
 
     def __init__(
         self, *args: Any, global_stopping_conditions: Mapping[str, Any] | None = None,
@@ -72,9 +72,13 @@ class PSROScenario(Scenario):
                 f"psro.meta_solver = 'nash' is for two-player zero-sum games, this one has {len(self.players)} players;"
                 " try prd, fictitious_play or alpha_rank"
             )
-        self.payoffs = PayoffManager(self.players)
+        if self.stopping.rollout.minimum_reward_improvement is not None:
+            raise ConfigError(
+                "'stopping.rollout.minimum_reward_improvement' is for the marl scenario: best responses are not "
+                "evaluated while they learn; limit them by trainer.total_timesteps or stopping.rollout.max_iteration"
+            )
         self._exact: ExactEvaluator | None = None
-        self._digests: dict[str, dict[str, str]] = {}  # of every pool member, by player and policy id
+        self._reset()
 
     def arenas(self) -> list[list[str]]:
         return [[player] for player in self.players]
@@ -83,6 +87,7 @@ class PSROScenario(Scenario):
         return {**super().resolved_config(), "psro": to_dict(self.psro)}
 
     def execute(self, run: Run) -> dict[str, Any]:
+        self._reset()
         self._exact = self._make_exact()
         run.expect("iterations", self.psro.max_iteration)
         self._admit(run, run.training.add_policies(self.total_steps))
@@ -173,6 +178,11 @@ class PSROScenario(Scenario):
         return values
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _reset(self) -> None:
+        """Empty populations."""
+        self.payoffs = PayoffManager(self.players)
+        self._digests: dict[str, dict[str, str]] = {}  # of every pool member, by player and policy id
 
     def _make_exact(self) -> ExactEvaluator | None:
         """The game's exact evaluation, where it offers one and every player is one agent."""

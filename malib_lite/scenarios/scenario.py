@@ -73,13 +73,18 @@ class Scenario(ABC):
         self.name = name
         self.names: dict[str, Any] = {}  # what the command line called things; config.yaml repeats it
         self.log_dir = Path(log_dir)
-        self.env_description = dict(env_description)
+        self.env_description = {"config": {}, **env_description}
         self.training = build(TrainingConfig, training_config, "training")
         self.stopping = build(StoppingConditions, stopping_conditions, "stopping")
+        if seed < 0:
+            raise ConfigError(f"'seed' = {seed}: must not be negative")
         self.seed = seed
         self.groups = self._group_agents(agent_mapping_func)
         self.policies: dict[str, PolicySpec] = {}
         self.trainers: dict[str, tuple[type[Trainer[Any, Any]], Any]] = {}  # class and configuration by runtime id
+        for name in algorithms:
+            if name != "default" and name not in self.groups:
+                raise ConfigError(f"algorithms: there is no runtime id '{name}': {suggest(name, self.groups)}")
         for runtime_id, agents in self.groups.items():
             self._choose_algorithm(runtime_id, agents[0], algorithms)
         recommended = next(iter(self.trainers.values()))[0].rollout_defaults
@@ -119,13 +124,14 @@ class Scenario(ABC):
             "env_config": self.env_description["config"],
             "algorithm": {rid: spec.policy_class for rid, spec in self.policies.items()},
         }
-        (_, trainer), policy = next(iter(self.trainers.values())), next(iter(self.policies.values()))
+        trainers = {rid: to_dict(settings) for rid, (_, settings) in self.trainers.items()}
+        models = {rid: dict(spec.model_config) for rid, spec in self.policies.items()}
         return {
             **names,
             "seed": self.seed,
             "rollout": to_dict(self.rollout),
-            "trainer": to_dict(trainer),
-            "model": policy.model_config,
+            "trainer": _one_or_all(trainers),
+            "model": _one_or_all(models),
             "stopping": to_dict(self.stopping),
         }
 
@@ -169,3 +175,9 @@ class Scenario(ABC):
             trainer_config = {**defaults.get("trainer", {}), **(trainer_config or {})}
         settings = build(trainer_class.config_class, trainer_config, "trainer")
         self.trainers[runtime_id] = (trainer_class, settings)
+
+
+def _one_or_all(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The section that all runtime ids share, or all of them by runtime id."""
+    first = next(iter(sections.values()))
+    return first if all(section == first for section in sections.values()) else sections

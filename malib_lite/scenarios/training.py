@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Budget:
     """Where a training ends; the first limit counts."""
 
-    env_steps: int
+    env_steps: int  # of each learner, in its own environments
     rounds: int | None = None
     updates: int | None = None  # of each learner
 
@@ -25,7 +25,7 @@ class Budget:
 class Leg:
     """A stretch of training between two reports."""
 
-    env_steps: int = 0  # since the training began
+    env_steps: int = 0  # of the learner that has seen the fewest, since the training began
     rounds: int = 0
     books: Books = field(default_factory=Books)  # of the episodes that ended in this leg
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each learner, by runtime id
@@ -54,7 +54,8 @@ def train(
         results = run.runtime.run(calls, run.watch)
         leg.books = run.rollout.retrieve(results)
         leg.reports = run.training.advance(results, rounds)
-        leg.env_steps += leg.books.env_steps
+        # Not the books' number: theirs covers all arenas, and those of a worker that was killed are lost.
+        leg.env_steps += min(report["env_steps"] for report in leg.reports.values())
         leg.rounds += rounds
         run.count(leg)
         yield leg
