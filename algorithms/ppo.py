@@ -152,6 +152,7 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     """Algorithm 1: advantages of a round, then epochs of minibatches."""
 
     config_class = PPOConfig
+    rollout_defaults = {"fragment_length": 2048, "num_env_per_thread": 16}
     config: PPOConfig
     policy: PPOPolicy
 

@@ -20,7 +20,7 @@ _NUM_REPORTS = 50
 class MARLScenario(Scenario):
     """One policy per runtime id, trained until the budget is used up."""
 
-    default_steps = 100_000
+    default_steps = 150_000
 
     def arenas(self) -> list[list[str]]:
         return [list(self.groups)]
