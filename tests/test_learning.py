@@ -37,7 +37,8 @@ def test_ppo_balances_the_pole(tmp_path, learns):
 @pytest.mark.parametrize("env", ["two_round_dmdp", "two_round_nmdp"])
 def test_dqn_solves_the_decision_processes(tmp_path, env, learns):
     """Against noisy rewards too, whose mean decides: 9 with probability 1/3 is worth 3."""
-    trainer = {"discount": 1.0, "learning_rate": 5e-3 if learns else 0.0, "capacity": 4000, "batch_size": 256}
+    # one step: sums over several are those of the exploring policy that made them, not the best one's
+    trainer = {"discount": 1.0, "n_step": 1, "learning_rate": 5e-3 if learns else 0.0, "batch_size": 256}
     summary = train(
         tmp_path, scenario="marl", env=f"mdp/{env}", algorithm="dqn", steps=2000, trainer=trainer,
         rollout={"num_eval_episodes": 400, "eval_interval": 1000}, seed=3,
