@@ -7,8 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from malib_lite.agent.manager import TrainingManager
 from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.parameter_server import ParameterClient
 from malib_lite.backend.ring import RingSpec, SlotLayout
-from malib_lite.backend.snapshots import Snapshot
 from malib_lite.rollout.manager import RolloutWorkerManager
 from malib_lite.rollout.recorder import trajectory_fields
 from malib_lite.rollout.rolloutworker import RolloutWorker, WorkerSpec
@@ -29,57 +27,10 @@ from malib_lite.runtime.metrics import MetricsWriter
 from malib_lite.runtime.processes import ProcessRuntime
 from malib_lite.runtime.run_folder import RunFolder
 from malib_lite.runtime.shared_memory import SharedFolder, sweep
+from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
-from malib_lite.scenarios.training import Leg
 
 PRELOAD = ["malib_lite.rollout.rolloutworker", "malib_lite.agent.independent_agent", "malib_lite.backend.bus"]
-
-
-@dataclass
-class Run:
-    """A scenario's view of its run."""
-
-    runtime: Runtime
-    training: TrainingManager
-    rollout: RolloutWorkerManager
-    folder: RunFolder
-    console: Console
-    metrics: MetricsWriter
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    env_steps: int = 0
-    episodes: int = 0
-    updates: int = 0
-    _bar: Callable[[int, str], None] = lambda done, note: None
-    _unit: str = ""
-    _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-    def expect(self, unit: str, total: int) -> None:
-        """Say what the run counts ("steps" or "iterations") and how many of them there will be."""
-        self._unit = unit
-        self._bar = self._exit.enter_context(self.console.bar(unit, total))
-
-    def watch(self) -> None:
-        """Show how far the actors are."""
-        totals = self.runtime.board.totals()
-        done = totals["env_steps"] if self._unit == "steps" else self.reports[-1]["step"] if self.reports else 0
-        self._bar(done, f"{totals['env_steps']:,} steps  {totals['updates']:,} updates")
-
-    def count(self, leg: Leg) -> None:
-        """Add a leg of training to the run's totals."""
-        self.env_steps += leg.books.env_steps
-        self.episodes += leg.books.length.count
-        self.updates += sum(report["new_updates"] for report in leg.reports.values())
-
-    def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
-        """Write one report to the metrics."""
-        self.reports.append(self.metrics.write(step, values, timings))
-        self.watch()
-
-    def save_policy(self, snapshot: Snapshot) -> str:
-        """Save a policy's parameters; returns their digest, which is the file's name."""
-        digest = snapshot.digest()
-        self.folder.write_policy(digest, snapshot.arrays)
-        return digest
 
 
 def run(scenario: Scenario, console: Console | None = None, started: float | None = None) -> dict[str, Any]:

@@ -57,7 +57,7 @@ MAY = {
     "rollout": ["backend", "runtime", "models"],
     "population": ["rollout", "models"],
     "agent": ["rollout", "backend", "runtime", "population"],
-    "scenarios": ["agent", "rollout", "population", "runtime", "models", "runner"],
+    "scenarios": ["agent", "rollout", "population", "backend", "runtime", "models"],
     "runner": ["scenarios", "agent", "rollout", "backend", "runtime"],
     "train": ["registry", "runner", "scenarios", "rollout", "runtime"],
 }

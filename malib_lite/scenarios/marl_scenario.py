@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from malib_lite.rollout.books import Books
+from malib_lite.scenarios.run import Leg, Run
 from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.stopping import RewardImprovement
-from malib_lite.scenarios.training import Budget, Leg, train
-
-if TYPE_CHECKING:
-    from malib_lite.runner import Run
+from malib_lite.scenarios.training import Budget, train
 
 _NUM_REPORTS = 50
 

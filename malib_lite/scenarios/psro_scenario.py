@@ -13,7 +13,7 @@ policies are untrained networks, not uniformly random ones; payoffs are exact wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,9 @@ from malib_lite.config import ConfigError, PositiveInt, build, config, option, t
 from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.population.meta_solvers import get_meta_solver
 from malib_lite.population.payoff_manager import PayoffManager
+from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.training import Budget, train
-
-if TYPE_CHECKING:
-    from malib_lite.runner import Run
 
 
 @config

@@ -16,11 +16,11 @@ from malib_lite.config import ConfigError, build, config, option, suggest, to_di
 from malib_lite.models.preprocessor import array_space
 from malib_lite.rollout.config import RolloutConfig
 from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.stopping import StoppingConditions
 
 if TYPE_CHECKING:
     from malib_lite.contracts.trainer import Trainer
-    from malib_lite.runner import Run
 
 
 AgentClass = type[AgentInterface]  # an alias: the field below is itself called "type"

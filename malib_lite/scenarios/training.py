@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-from malib_lite.rollout.books import Books
-
-if TYPE_CHECKING:
-    from malib_lite.runner import Run
+from malib_lite.scenarios.run import Leg, Run
 
 
 @dataclass
@@ -19,16 +15,6 @@ class Budget:
     env_steps: int  # of each learner, in its own environments
     rounds: int | None = None
     updates: int | None = None  # of each learner
-
-
-@dataclass
-class Leg:
-    """A stretch of training between two reports."""
-
-    env_steps: int = 0  # of the learner that has seen the fewest, since the training began
-    rounds: int = 0
-    books: Books = field(default_factory=Books)  # of the episodes that ended in this leg
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each learner, by runtime id
 
 
 def train(

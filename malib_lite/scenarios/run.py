@@ -1,0 +1,74 @@
+"""A run as its scenario sees it: the managers, the folder, the console, and the totals."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from malib_lite.agent.manager import TrainingManager
+from malib_lite.backend.snapshots import Snapshot
+from malib_lite.rollout.books import Books
+from malib_lite.rollout.manager import RolloutWorkerManager
+from malib_lite.runtime.actors import Runtime
+from malib_lite.runtime.console import Console
+from malib_lite.runtime.metrics import MetricsWriter
+from malib_lite.runtime.run_folder import RunFolder
+
+
+@dataclass
+class Leg:
+    """A stretch of training between two reports."""
+
+    env_steps: int = 0  # of the learner that has seen the fewest, since the training began
+    rounds: int = 0
+    books: Books = field(default_factory=Books)  # of the episodes that ended in this leg
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each learner, by runtime id
+
+
+@dataclass
+class Run:
+    """A scenario's view of its run."""
+
+    runtime: Runtime
+    training: TrainingManager
+    rollout: RolloutWorkerManager
+    folder: RunFolder
+    console: Console
+    metrics: MetricsWriter
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    _bar: Callable[[int, str], None] = lambda done, note: None
+    _unit: str = ""
+    _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def expect(self, unit: str, total: int) -> None:
+        """Say what the run counts ("steps" or "iterations") and how many of them there will be."""
+        self._unit = unit
+        self._bar = self._exit.enter_context(self.console.bar(unit, total))
+
+    def watch(self) -> None:
+        """Show how far the actors are."""
+        totals = self.runtime.board.totals()
+        done = totals["env_steps"] if self._unit == "steps" else self.reports[-1]["step"] if self.reports else 0
+        self._bar(done, f"{totals['env_steps']:,} steps  {totals['updates']:,} updates")
+
+    def count(self, leg: Leg) -> None:
+        """Add a leg of training to the run's totals."""
+        self.env_steps += leg.books.env_steps
+        self.episodes += leg.books.length.count
+        self.updates += sum(report["new_updates"] for report in leg.reports.values())
+
+    def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
+        """Write one report to the metrics."""
+        self.reports.append(self.metrics.write(step, values, timings))
+        self.watch()
+
+    def save_policy(self, snapshot: Snapshot) -> str:
+        """Save a policy's parameters; returns their digest, which is the file's name."""
+        digest = snapshot.digest()
+        self.folder.write_policy(digest, snapshot.arrays)
+        return digest
