@@ -166,8 +166,8 @@ class PSROScenario(Scenario):
             quality = f"   NashConv {max(0.0, values['nash_conv']):.4f}"
         values.update(learnt or {})
         values["env_steps"] = run.env_steps
-        run.report(iteration, values)
         run.folder.write_json("checkpoints/state.json", self.state_dict(run, iteration))
+        run.report(iteration, values)  # what is reported is saved
         supports = " x ".join(str(int((mixture > 1e-6).sum())) for mixture in mixtures)
         run.console.say(
             f"iteration {iteration:>3}{quality}   value {values[f'{self.players[0]}/value']:+.4f}   "
