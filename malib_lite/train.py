@@ -140,7 +140,7 @@ def _run(scenario: Any, quiet: bool, started: float) -> int:
         traceback.print_exc()
         return 1
     results = {name: value for name, value in summary.items() if isinstance(value, float) and "/" not in name}
-    console.say("done: " + "   ".join(f"{name} {value:.4g}" for name, value in results.items()))
+    console.say("done: " + "   ".join(f"{name} {value:.4f}" for name, value in results.items()))
     return 0
 
 
