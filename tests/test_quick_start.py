@@ -1,4 +1,4 @@
-"""The Quick Start programs of MALib's documents, as scripts: no ``__main__`` guard, lambdas and dictionaries as there."""
+"""The Quick Start programs of MALib's documents, as scripts: no `__main__` guard, lambdas and dictionaries as there."""
 
 import json
 import subprocess

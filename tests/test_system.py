@@ -141,6 +141,18 @@ def test_numbers_that_break_down_stop_the_run_and_keep_the_batch(tmp_path):
     assert (tmp_path / "logs" / "bad_batch_agent.npz").exists()
 
 
+def test_a_worker_that_hangs_is_killed_and_named(tmp_path):
+    from malib_lite.algorithms.ppo import ALGORITHM
+    from malib_lite.scenarios.marl_scenario import MARLScenario
+
+    scenario = MARLScenario(
+        "hang", tmp_path, {"default": ALGORITHM}, describe(SlowEnv, delay_s=1000.0), None,
+        {"num_threads": 1, "hang_timeout_s": 2, "worker_restarts": 0},
+    )  # fmt: skip
+    with pytest.raises(ActorFailure, match="rollout-0 was killed by SIGKILL"):
+        run(scenario, Console(quiet=True))
+
+
 class Waiter:
     """A service whose task waits for ever."""
 
