@@ -96,4 +96,7 @@ class TrainingManager:
 
     def snapshot(self, runtime_id: str, policy_id: str, version: int | None = None) -> Snapshot:
         """The parameters of a policy: ``version`` or newer, or, of a pool member, the frozen ones."""
-        return self._runtime.wait(self._client.wait_for(runtime_id, policy_id, version))
+        snapshot: Snapshot = self._runtime.wait(self._client.wait_for(runtime_id, policy_id, version))
+        if snapshot.frozen:
+            self._client.forget(runtime_id, policy_id)  # whoever asked has it; the learner keeps the pool
+        return snapshot

@@ -98,6 +98,7 @@ class RolloutWorker:
             self._make_sampler(environments, arena)
             for environments, arena in zip(self._environments, spec.arenas, strict=True)
         ]
+        self._learners: dict[str, str] = {}  # the policies that learn now, by runtime id
         self._opposition: object = None  # whom the samplers' learners play against now
         self._examiner: Sampler | None = None  # plays simulate()'s episodes; made when first needed
 
@@ -126,6 +127,10 @@ class RolloutWorker:
         Returns:
             The books of the episodes that ended.
         """
+        for runtime_id, policy_id in self._learners.items():
+            if learners[runtime_id] != policy_id:
+                self._client.forget(runtime_id, policy_id)  # as a pool member it is asked for again, if it is drawn
+        self._learners = dict(learners)
         opposition = (learners, pools, evaluate)
         if pools and opposition != self._opposition:
             for number, (sampler, arena) in enumerate(zip(self._samplers, self._spec.arenas, strict=True)):
