@@ -9,7 +9,7 @@ barrier: whoever needs a version asks for it until it is there.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -145,12 +145,3 @@ class ParameterClient:
     def close(self) -> None:
         for link in self._links.values():
             link.close()
-
-
-def run_now(task: Generator[None, None, Any]) -> Any:
-    """Drive a task that cannot have to wait."""
-    try:
-        while True:
-            next(task)
-    except StopIteration as stop:
-        return stop.value

@@ -36,10 +36,6 @@ class Row:
         """A number that changes whenever the actor gets something done."""
         return int(self._words[1:].sum())
 
-    def read(self) -> dict[str, int]:
-        """All columns of the row."""
-        return dict(zip(COLUMNS, self._words.tolist(), strict=False))
-
 
 class Board:
     """Rows of counters over shared or private memory."""

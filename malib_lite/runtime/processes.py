@@ -74,7 +74,6 @@ class ProcessRuntime:
             raise RuntimeError(
                 "processes are started from the main thread only; use serial mode (num_threads=0) elsewhere"
             )
-        self._folder = folder
         self._log_dir = log_dir
         self._num_actors = num_actors
         self._board_path = folder.allocate("board", Board.num_bytes(num_actors))
@@ -88,10 +87,6 @@ class ProcessRuntime:
         for index, spec in enumerate(specs):
             process, pipe = self._launch(spec, index)
             self._actors[spec.name] = _Actor(spec, index, process, pipe, spec.restarts)
-
-    def process_ids(self) -> dict[str, int]:
-        """The process id of every actor, by name."""
-        return {name: actor.process.pid or 0 for name, actor in self._actors.items()}
 
     def run(self, calls: Mapping[str, Call], watch: Callable[[], None] | None = None) -> dict[str, Any]:
         results: dict[str, Any] = {}
