@@ -14,6 +14,11 @@ from malib_lite.contracts.environment import Environment, TimeStep
 AGENT = "agent"
 
 
+def seeds(num_envs: int, root: int) -> range:
+    """Seeds of ``num_envs`` environments that no other ``root`` gives."""
+    return range(1000 * root, 1000 * root + num_envs)
+
+
 class SingleAgentEnv(Environment):
     """One agent that sees a number in a Box of shape (1,) float32 and has two actions."""
 

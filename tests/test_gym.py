@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from fakes import seeds
 
 from malib_lite.config import ConfigError
 from malib_lite.envs.gym import AGENT, GymEnv, GymVector, env_desc_gen, env_ids
@@ -132,7 +133,7 @@ def test_rendering_needs_a_mode():
 
 
 def cartpoles(num_envs, seed=0, max_step=None, **scenario_configs):
-    venv = GymEnv.make_vector(num_envs, seed, max_step, env_id="CartPole-v1", scenario_configs=scenario_configs)
+    venv = GymEnv.make_vector(seeds(num_envs, seed), max_step, env_id="CartPole-v1", scenario_configs=scenario_configs)
     assert isinstance(venv, GymVector)
     return venv
 
@@ -140,8 +141,7 @@ def cartpoles(num_envs, seed=0, max_step=None, **scenario_configs):
 def twins(num_envs, seed, max_step=None):
     """The same episodes in both forms: the streams of the vector's rows are given to single environments."""
     native = cartpoles(num_envs, seed, max_step)
-    single = DictVectorEnv(GymEnv, {"env_id": "CartPole-v1"}, num_envs, 0, max_step)
-    single._seeds = np.random.SeedSequence(seed).generate_state(num_envs).tolist()
+    single = DictVectorEnv(GymEnv, {"env_id": "CartPole-v1"}, seeds(num_envs, seed), max_step)
     return native, single
 
 
@@ -171,7 +171,7 @@ def test_the_vector_form_keeps_gymnasiums_time_limit_and_ours():
         (9, cartpoles(4, max_step=9)),
         (7, cartpoles(4, max_step=9, max_episode_steps=7)),
         (600, cartpoles(4, max_step=600, max_episode_steps=-1)),
-        (200, GymEnv.make_vector(4, 0, None, env_id="CartPole-v0")),
+        (200, GymEnv.make_vector(range(4), None, env_id="CartPole-v0")),
     ]:
         view = venv.reset(everywhere(venv))[AGENT]
         for t in range(1, limit + 1):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from fakes import seeds
 
 from malib_lite.config import ConfigError
 from malib_lite.envs.mdp import (
@@ -142,7 +143,7 @@ def test_rewards_and_next_states_are_independent():
 
 
 def test_returns_under_the_optimal_policy_have_the_optimal_mean():
-    venv = DictVectorEnv(MDPEnvironment, {"env_id": "multi_round_nmdp"}, 16, seed=3)
+    venv = DictVectorEnv(MDPEnvironment, {"env_id": "multi_round_nmdp"}, seeds(16, 3))
     view = venv.reset(np.ones(16, bool))["agent"]
     total = discount = np.ones(16)
     total, returns = np.zeros(16), []
@@ -218,7 +219,7 @@ def test_yaml_and_python_give_the_same_mdp(tmp_path):
 def test_missing_actions_are_masked(tmp_path):
     path = tmp_path / "mine.yml"
     path.write_text(YAML)
-    venv = DictVectorEnv(MDPEnvironment, {"env_id": str(path)}, 64, seed=0)
+    venv = DictVectorEnv(MDPEnvironment, {"env_id": str(path)}, range(64))
     view = venv.reset(np.ones(64, bool))["agent"]
     assert {tuple(mask) for mask in view.action_mask[view.observation == 1]} == {(True, False)}
     assert {tuple(mask) for mask in view.action_mask[view.observation == 0]} == {(True, True)}

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pyspiel
 import pytest
+from fakes import seeds
 from scipy import stats
 
 from malib_lite.config import ConfigError
@@ -34,7 +35,7 @@ def play(env, rng, **begin):
 
 
 def vector(env_id, num_envs, seed=0, max_step=None):
-    venv = OpenSpielEnv.make_vector(num_envs=num_envs, seed=seed, max_step=max_step, env_id=env_id)
+    venv = OpenSpielEnv.make_vector(seeds(num_envs, seed), max_step, env_id=env_id)
     assert isinstance(venv, CompiledVector)
     return venv
 
@@ -285,16 +286,16 @@ def test_games_that_must_be_compiled_and_cannot(env_id):
     with pytest.raises(ConfigError, match=message):
         OpenSpielEnv(env_id=env_id, compiled=True)
     with pytest.raises(ConfigError, match=message):
-        OpenSpielEnv.make_vector(num_envs=2, seed=0, max_step=None, env_id=env_id, compiled=True)
+        OpenSpielEnv.make_vector(range(2), None, env_id=env_id, compiled=True)
 
 
 def test_where_there_is_no_compiled_form():
-    assert OpenSpielEnv.make_vector(num_envs=2, seed=0, max_step=None, env_id="kuhn_poker", compiled=False) is None
-    assert OpenSpielEnv.make_vector(num_envs=2, seed=0, max_step=None, env_id="tic_tac_toe") is None
+    assert OpenSpielEnv.make_vector(range(2), None, env_id="kuhn_poker", compiled=False) is None
+    assert OpenSpielEnv.make_vector(range(2), None, env_id="tic_tac_toe") is None
     assert OpenSpielEnv.make_exact(env_id="tic_tac_toe") is None
     assert OpenSpielEnv.make_exact(env_id="kuhn_poker", compiled=False) is not None  # exactness is another matter
     with pytest.raises(ConfigError, match="unknown key 'compile'"):
-        OpenSpielEnv.make_vector(num_envs=2, seed=0, max_step=None, env_id="kuhn_poker", compile=True)
+        OpenSpielEnv.make_vector(range(2), None, env_id="kuhn_poker", compile=True)
 
 
 # -- the compiled game -------------------------------------------------------------------------------------------

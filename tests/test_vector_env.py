@@ -1,11 +1,12 @@
 """The vectorised view of single environments: rows, flags, masks, seeds and faults."""
 
 import copy
+import functools
 import pickle
 
 import numpy as np
 import pytest
-from fakes import CountingEnv, CrashingEnv, LoopEnv, MaskedEnv, TurnEnv
+from fakes import CountingEnv, CrashingEnv, LoopEnv, MaskedEnv, TurnEnv, seeds
 from gymnasium import spaces
 
 from malib_lite.config import ConfigError
@@ -87,7 +88,7 @@ def test_to_array_refuses_what_is_not_in_the_space():
 
 
 def test_observations_are_flattened_and_actions_are_what_the_environment_wants():
-    venv = DictVectorEnv(SpacesEnv, {}, 2, 0)
+    venv = DictVectorEnv(SpacesEnv, {}, range(2))
     views = venv.reset(everywhere(venv))
     np.testing.assert_array_equal(views["dict"].observation, [[0, 1, 0, 0.5, -0.5]] * 2)
     np.testing.assert_array_equal(views["tuple"].observation, [[1, 0, 0, 1, 0, 0, 1]] * 2)
@@ -110,7 +111,7 @@ def test_observations_are_flattened_and_actions_are_what_the_environment_wants()
     ],
 )
 def test_wrong_actions_are_the_callers_error(actions, message):
-    venv = DictVectorEnv(CountingEnv, {}, 2, 0)
+    venv = DictVectorEnv(CountingEnv, {}, range(2))
     venv.reset(everywhere(venv))
     with pytest.raises(ValueError, match=message):
         venv.step(actions)
@@ -121,14 +122,14 @@ def test_action_spaces_must_be_discrete_or_box():
         action_spaces = {"agent": spaces.MultiDiscrete([2, 2])}
 
     with pytest.raises(ConfigError, match="must be Discrete or Box"):
-        DictVectorEnv(Odd, {}, 1, 0)
+        DictVectorEnv(Odd, {}, range(1))
 
 
 # -- episodes ---------------------------------------------------------------------------------------------------------
 
 
 def test_termination_delivers_the_final_observation_and_waits_for_the_reset():
-    venv = DictVectorEnv(CountingEnv, {"length": 2}, 2, 0)
+    venv = DictVectorEnv(CountingEnv, {"length": 2}, range(2))
     view = venv.reset(np.array([True, False]))["agent"]
     assert view.acting.tolist() == [True, False] and venv.finished.tolist() == [False, True]
     actions = {"agent": np.zeros(2, int)}
@@ -148,16 +149,16 @@ def test_termination_delivers_the_final_observation_and_waits_for_the_reset():
 
 
 def test_a_time_limit_truncates_and_termination_in_the_same_step_wins():
-    venv = DictVectorEnv(LoopEnv, {}, 3, 0, max_step=4)
+    venv = DictVectorEnv(LoopEnv, {}, range(3), max_step=4)
     rows = play(venv, 4)
     assert rows[4][3].all() and not rows[4][2].any() and (rows[4][0] == 1).all()
-    venv = DictVectorEnv(CountingEnv, {"length": 4}, 1, 0, max_step=4)
+    venv = DictVectorEnv(CountingEnv, {"length": 4}, range(1), max_step=4)
     rows = play(venv, 4)
     assert rows[4][2].all() and not rows[4][3].any()
 
 
 def test_episodes_can_be_given_up_and_rows_parked():
-    venv = DictVectorEnv(CountingEnv, {"length": 9}, 2, 0)
+    venv = DictVectorEnv(CountingEnv, {"length": 9}, range(2))
     view = venv.reset(everywhere(venv))["agent"]
     actions = {"agent": np.zeros(2, int)}
     venv.step(actions)
@@ -173,7 +174,7 @@ def test_episodes_can_be_given_up_and_rows_parked():
 @pytest.mark.parametrize("length", [1, 2, 5, 6])
 def test_turns_become_each_agents_own_trajectory(length):
     rng = np.random.default_rng(length)
-    venv = DictVectorEnv(TurnEnv, {"length": length}, 3, 0)
+    venv = DictVectorEnv(TurnEnv, {"length": length}, range(3))
     views = venv.reset(everywhere(venv))
     played = [[] for _ in range(3)]
     rows = [{agent: [] for agent in venv.possible_agents} for _ in range(3)]
@@ -195,7 +196,7 @@ def test_turns_become_each_agents_own_trajectory(length):
 
 
 def test_a_time_limit_between_turns_truncates_both_players():
-    venv = DictVectorEnv(TurnEnv, {"length": 9}, 1, 0, max_step=3)
+    venv = DictVectorEnv(TurnEnv, {"length": 9}, range(1), max_step=3)
     views = venv.reset(everywhere(venv))
     for _ in range(3):
         venv.step({agent: np.ones(1, int) for agent in venv.possible_agents})
@@ -224,7 +225,7 @@ class LeavingEnv(Environment):
 
 
 def test_agents_that_leave_are_flagged_once_and_nobody_is_left_without_a_flag():
-    venv = DictVectorEnv(LeavingEnv, {}, 1, 0)
+    venv = DictVectorEnv(LeavingEnv, {}, range(1))
     views = venv.reset(everywhere(venv))
     flags = []
     for _ in range(3):
@@ -238,7 +239,7 @@ def test_agents_that_leave_are_flagged_once_and_nobody_is_left_without_a_flag():
 
 
 def test_masks_are_shown_and_every_row_has_a_legal_action():
-    venv = DictVectorEnv(MaskedEnv, {"length": 4}, 2, 0)
+    venv = DictVectorEnv(MaskedEnv, {"length": 4}, range(2))
     view = venv.reset(everywhere(venv))["agent"]
     for count in range(4):
         expected = [k != count % 3 for k in range(3)]
@@ -248,7 +249,7 @@ def test_masks_are_shown_and_every_row_has_a_legal_action():
 
 
 def test_masks_may_come_later():
-    venv = DictVectorEnv(MaskedEnv, {"length": 4, "first_mask": 2}, 2, 0)
+    venv = DictVectorEnv(MaskedEnv, {"length": 4, "first_mask": 2}, range(2))
     view = venv.reset(everywhere(venv))["agent"]
     assert view.action_mask is None
     for _ in range(2):
@@ -261,11 +262,11 @@ def test_masks_may_come_later():
 
 
 def test_no_legal_action_is_a_fault_but_not_in_the_end():
-    venv = DictVectorEnv(MaskedEnv, {"length": 5, "empty_at": 1}, 1, 0)
+    venv = DictVectorEnv(MaskedEnv, {"length": 5, "empty_at": 1}, range(1))
     venv.reset(everywhere(venv))
     with pytest.raises(EnvironmentFault, match="all False"):
         venv.step({"agent": np.ones(1, int)})
-    venv = DictVectorEnv(MaskedEnv, {"length": 1, "empty_at": 1}, 1, 0)
+    venv = DictVectorEnv(MaskedEnv, {"length": 1, "empty_at": 1}, range(1))
     view = venv.reset(everywhere(venv))["agent"]
     venv.step({"agent": np.ones(1, int)})
     assert venv.finished.all() and view.action_mask.all()
@@ -275,7 +276,7 @@ def test_no_legal_action_is_a_fault_but_not_in_the_end():
 
 
 def test_a_fault_names_environment_step_and_episode():
-    venv = DictVectorEnv(CrashingEnv, {"at": 3, "episode": 1, "length": 3}, 2, 0, first_env_index=6)
+    venv = DictVectorEnv(CrashingEnv, {"at": 3, "episode": 1, "length": 3}, range(2), first_env_index=6)
     with pytest.raises(EnvironmentFault) as caught:
         play(venv, 9)
     message = "environment 6 (CrashingEnv) failed in step 3 of episode 1: ValueError: boom"
@@ -285,7 +286,7 @@ def test_a_fault_names_environment_step_and_episode():
 
 
 def test_a_fault_names_the_env_id():
-    venv = DictVectorEnv(MDPEnvironment, {"env_id": "two_round_dmdp"}, 2, 0)
+    venv = DictVectorEnv(MDPEnvironment, {"env_id": "two_round_dmdp"}, range(2))
     venv.reset(everywhere(venv))
     with pytest.raises(EnvironmentFault, match=r"environment 1 \(MDPEnvironment 'two_round_dmdp'\) failed in step 1"):
         venv.step({"agent": np.array([0, 5])})
@@ -305,7 +306,7 @@ def test_broken_contracts_are_faults(step, message):
         def time_step(self, actions):
             return step
 
-    venv = DictVectorEnv(Broken, {}, 1, 0)
+    venv = DictVectorEnv(Broken, {}, range(1))
     venv.reset(everywhere(venv))
     with pytest.raises(EnvironmentFault, match=message):
         venv.step({"agent": np.zeros(1, int)})
@@ -327,11 +328,11 @@ def test_a_failing_reset_is_a_fault_and_a_failing_constructor_closes_the_others(
         def close(self):
             Sick.closed += 1
 
-    venv = DictVectorEnv(Sick, {}, 1, 0)
+    venv = DictVectorEnv(Sick, {}, range(1))
     with pytest.raises(EnvironmentFault, match="at the beginning of episode 0: OSError: ill"):
         venv.reset(everywhere(venv))
     with pytest.raises(OSError, match="no more"):
-        DictVectorEnv(Sick, {}, 3, 0)
+        DictVectorEnv(Sick, {}, range(3))
     assert Sick.closed == 1
 
 
@@ -351,7 +352,7 @@ def test_episodes_do_not_depend_on_how_environments_are_spread_over_workers(crea
 
     def episodes(num_envs, first):
         """All rows of each environment, one list each."""
-        venv = DictVectorEnv(creator, config, num_envs, seed, 30, first)
+        venv = vectorise({"creator": functools.partial(creator), "config": config}, num_envs, seed, 30, first)
         view = venv.reset(everywhere(venv))["agent"]
         rows = [[view.observation[i].tolist()] for i in range(num_envs)]
         for t in range(60):
@@ -367,26 +368,26 @@ def test_episodes_do_not_depend_on_how_environments_are_spread_over_workers(crea
 
 
 def test_the_seed_matters_and_is_used_once():
-    seeds = []
+    noted = []
 
     class Noting(CountingEnv):
         def reset_episode(self, seed):
-            seeds.append(seed)
+            noted.append(seed)
             return super().reset_episode(seed)
 
-    play(DictVectorEnv(Noting, {"length": 1}, 2, 0), 3)
-    assert all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds[:2]) and seeds[0] != seeds[1]
-    assert seeds[2:] == [None] * 6
-    first = seeds[:2]
-    seeds.clear()
-    play(DictVectorEnv(Noting, {"length": 1}, 2, 1), 1)
-    assert not set(first) & set(seeds)
+    play(DictVectorEnv(Noting, {"length": 1}, range(2)), 3)
+    assert all(type(seed) is int and 0 <= seed < 2**31 for seed in noted[:2]) and noted[0] != noted[1]
+    assert noted[2:] == [None] * 6
+    first = noted[:2]
+    noted.clear()
+    play(DictVectorEnv(Noting, {"length": 1}, seeds(2, 1)), 1)
+    assert not set(first) & set(noted)
 
 
 @pytest.mark.parametrize("creator, config", SEEDED)
 def test_a_saved_state_goes_on_exactly_between_episodes(creator, config):
     def make():
-        return DictVectorEnv(creator, config, 3, 5, 20)
+        return DictVectorEnv(creator, config, seeds(3, 5), 20)
 
     venv = make()
     play(venv, 25)
@@ -405,37 +406,37 @@ def test_without_a_state_of_their_own_environments_resume_alike():
                 self.rng = np.random.default_rng(seed)
             return super().reset_episode(seed)._replace(observations={"agent": self.rng.random(1).astype(np.float32)})
 
-    venv = DictVectorEnv(Random, {}, 2, 5)
+    venv = DictVectorEnv(Random, {}, seeds(2, 5))
     play(venv, 7)
     saved = copy.deepcopy(venv.state_dict())
     runs = []
     for _ in range(2):
-        resumed = DictVectorEnv(Random, {}, 2, 5)
+        resumed = DictVectorEnv(Random, {}, seeds(2, 5))
         resumed.load_state_dict(saved)
         runs.append(play(resumed, 7))
     np.testing.assert_equal(runs[0], runs[1])
     with pytest.raises(ValueError, match="does not fit 3"):
-        DictVectorEnv(Random, {}, 3, 5).load_state_dict(saved)
+        DictVectorEnv(Random, {}, seeds(3, 5)).load_state_dict(saved)
 
 
 # -- vectorise --------------------------------------------------------------------------------------------------------
 
 
 def test_vectorise_prefers_the_native_form():
-    native = DictVectorEnv(CountingEnv, {}, 2, 0)
+    native = DictVectorEnv(CountingEnv, {}, range(2))
     calls = []
 
     class Native(CountingEnv):
         @classmethod
-        def make_vector(cls, num_envs, seed, max_step, **configs):
-            calls.append((num_envs, seed, max_step, configs))
+        def make_vector(cls, seeds, max_step, **configs):
+            calls.append((seeds, max_step, configs))
             return native if configs["length"] == 1 else None
 
     assert vectorise(describe(Native, length=1), 2, 3, 9) is native
     fallback = vectorise(describe(Native, length=2), 2, 3, 9, first_env_index=2)
     assert isinstance(fallback, DictVectorEnv) and fallback.max_step == 9
-    (num_envs, seed, max_step, configs), (_, other_seed, *_) = calls
-    assert (num_envs, max_step, configs) == (2, 9, {"length": 1}) and seed != other_seed
+    (of_first, max_step, configs), (of_second, *_) = calls
+    assert (len(of_first), max_step, configs) == (2, 9, {"length": 1}) and not set(of_first) & set(of_second)
 
 
 def test_vectorise_refuses_nonsense():

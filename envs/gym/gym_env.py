@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 
 from malib_lite.config import ConfigError, suggest
@@ -68,13 +67,12 @@ class GymEnv(Environment):
         return {AGENT: self._env.action_space}
 
     @classmethod
-    def make_vector(cls, num_envs: int, seed: int, max_step: int | None, **configs: Any) -> VectorEnvironment | None:
+    def make_vector(cls, seeds: Sequence[int], max_step: int | None, **configs: Any) -> VectorEnvironment | None:
         """CartPole as one array computation; other environments have no vector form that can reset single rows."""
         env_id, scenario_configs = configs.pop("env_id", "CartPole-v1"), configs.pop("scenario_configs", None) or {}
         spec = gymnasium.registry.get(env_id) if isinstance(env_id, str) else None
         if cls is not GymEnv or configs or spec is None or not isinstance(scenario_configs, Mapping):
             return None  # the constructor says what is wrong
-        seeds = np.random.SeedSequence(seed).generate_state(num_envs).tolist()
         return cartpole_vector(spec, AGENT, seeds, max_step, scenario_configs)
 
     def reset_episode(self, seed: int | None) -> TimeStep:

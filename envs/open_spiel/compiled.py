@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from malib_lite.contracts.environment import AgentID
+from malib_lite.contracts.streams import RowStreams
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.envs.open_spiel.game_tree import CHANCE, TERMINAL, GameTree
 from malib_lite.envs.open_spiel.games import action_space, agents_of, observation_space
@@ -26,21 +27,20 @@ class CompiledVector(VectorEnvironment):
     runs out while another is to move; their masks are all True, as no choice is asked there.
     """
 
-    def __init__(self, tree: GameTree, num_envs: int, seed: int, max_step: int | None = None) -> None:
+    def __init__(self, tree: GameTree, seeds: Sequence[int], max_step: int | None = None) -> None:
         """
         Args:
             tree: the game.
-            num_envs: E.
-            seed: of the one stream that all chance moves are drawn from.
+            seeds: E integers, a stream of chance moves for each row.
             max_step: episodes are truncated after so many decisions.
         """
-        self.num_envs = num_envs
+        self.num_envs = num_envs = len(seeds)
         self.possible_agents: list[AgentID] = agents_of(tree.game)
         length, num_actions = tree.observation[0].shape[1], tree.num_actions
         self.observation_spaces = {agent: observation_space(length) for agent in self.possible_agents}
         self.action_spaces = {agent: action_space(num_actions) for agent in self.possible_agents}
         self.finished = np.ones(num_envs, bool)
-        self._generator = np.random.default_rng(seed)
+        self._streams = RowStreams(seeds)
         self._tree = tree
         self._num_actions = num_actions
         self._chance = ChanceTable(tree)
@@ -83,7 +83,7 @@ class CompiledVector(VectorEnvironment):
         rows = np.flatnonzero(mask)  # before ``finished`` changes, which may be the mask itself
         if len(rows) == 0:
             return self._views
-        self._node[rows] = self._chance.draw_first(len(rows), self._generator) if self._chance.first else 0
+        self._node[rows] = self._chance.draw_first(self._streams.uniform(rows)) if self._chance.first else 0
         self._num_parked -= int(np.count_nonzero(self.finished[rows]))
         self.finished[rows] = False
         self._ended[rows] = False
@@ -117,7 +117,7 @@ class CompiledVector(VectorEnvironment):
         if self._chance.inside:
             rows = self._is_chance.take(node).nonzero()[0]
             if len(rows):
-                node[rows] = self._chance.draw(node[rows], self._generator)
+                node[rows] = self._chance.draw(node[rows], self._streams.uniform(rows))
         self._pay(before)
         self._end_episodes()
         self._look()
@@ -131,12 +131,12 @@ class CompiledVector(VectorEnvironment):
         return final.observation.copy(), final.mask.copy()
 
     def state_dict(self) -> dict[str, Any]:
-        """The random stream."""
-        return {"generator": self._generator.bit_generator.state}
+        """The random streams."""
+        return self._streams.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a state that :meth:`state_dict` gave."""
-        self._generator.bit_generator.state = state["generator"]
+        self._streams.load_state_dict(state)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,13 +78,13 @@ class OpenSpielEnv(Environment):
         return self._action_spaces
 
     @classmethod
-    def make_vector(cls, num_envs: int, seed: int, max_step: int | None, **configs: Any) -> VectorEnvironment | None:
+    def make_vector(cls, seeds: Sequence[int], max_step: int | None, **configs: Any) -> VectorEnvironment | None:
         """The compiled game where its tree is small enough and ``compiled`` does not forbid it."""
         env_id, compiled = _settings(**configs)
         if compiled is False:
             return None
         tree = compiled_game(env_id) if compiled else expand_game(env_id)
-        return None if tree is None else CompiledVector(tree, num_envs, seed, max_step)
+        return None if tree is None else CompiledVector(tree, seeds, max_step)
 
     @classmethod
     def make_exact(cls, **configs: Any) -> ExactGame | None:

@@ -34,15 +34,15 @@ class ChanceTable:
             cumulative = np.cumsum(reach[targets[first : last + 1]])
             self._cumulative[first : last + 1] = rank + cumulative / cumulative[-1]
 
-    def draw_first(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Where chance leads from the root in ``count`` episodes, (count,) int64."""
-        outcome = self._cumulative[: self._last[0] + 1].searchsorted(generator.random(count), side="right")
+    def draw_first(self, chances: np.ndarray) -> np.ndarray:
+        """Where chance leads from the root, (B,) int64, for uniform random numbers ``chances`` (B,)."""
+        outcome = self._cumulative[: self._last[0] + 1].searchsorted(chances, side="right")
         return self._target.take(outcome)
 
-    def draw(self, nodes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def draw(self, nodes: np.ndarray, chances: np.ndarray) -> np.ndarray:
         """Where chance leads from ``nodes`` (B,), all of them chance nodes after a decision; (B,) int64."""
         rank = self._rank[nodes]
-        outcome = self._cumulative.searchsorted(rank + generator.random(len(nodes)), side="right")
+        outcome = self._cumulative.searchsorted(rank + chances, side="right")
         # The sum may be rounded up to the next group's first value.
         return self._target[np.minimum(outcome, self._last[rank])]
 

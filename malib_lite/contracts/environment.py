@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,6 @@ class TimeStep(NamedTuple):
     truncated: Mapping[AgentID, bool] = {}
     infos: Mapping[AgentID, Any] = {}
     action_masks: Mapping[AgentID, np.ndarray] = {}  # (A,) bool each, for the agents in observations
-    state: Any = None  # the environment's global state, where it has one
 
 
 class Environment(ABC):
@@ -88,9 +87,24 @@ class Environment(ABC):
 
     # -- capabilities an environment may offer ------------------------------------------------------------------
 
+    @property
+    def state_space(self) -> spaces.Space | None:
+        """The space of :meth:`state`; None where there is no global state."""
+        return None
+
+    def state(self) -> Any:
+        """The global state after the last step, which centralised training may look at; None where there is none."""
+        return None
+
     @classmethod
-    def make_vector(cls, num_envs: int, seed: int, max_step: int | None, **configs: Any) -> VectorEnvironment | None:
-        """A native vector form, where there is one that is faster than stepping ``num_envs`` single environments."""
+    def make_vector(cls, seeds: Sequence[int], max_step: int | None, **configs: Any) -> VectorEnvironment | None:
+        """A native vector form, where there is one that is faster than stepping single environments.
+
+        Args:
+            seeds: E integers below 2**31. Row i draws all its chance from a stream that depends on ``seeds[i]``
+                alone, whatever the other rows are and do.
+            max_step: episodes are truncated after so many steps; None: no limit beside the environment's own.
+        """
         return None
 
     @classmethod
@@ -132,7 +146,7 @@ class Environment(ABC):
     def reset(self, max_step: int | None = None) -> tuple[Any, dict[AgentID, Any]]:
         """Start an episode; returns (state, observations)."""
         step = self.begin(max_step=max_step)
-        return step.state, dict(step.observations)
+        return self.state(), dict(step.observations)
 
     def step(
         self, actions: Mapping[AgentID, Any]
@@ -144,7 +158,7 @@ class Environment(ABC):
         step = self.advance(actions)
         dones = {a: step.terminated.get(a, False) or step.truncated.get(a, False) for a in self.possible_agents}
         dones["__all__"] = self.finished
-        return step.state, dict(step.observations), dict(step.rewards), dones, dict(step.infos)
+        return self.state(), dict(step.observations), dict(step.rewards), dones, dict(step.infos)
 
     def collect_info(self) -> dict[str, Any]:
         """The books of the episode so far: its length and each agent's return."""
@@ -161,9 +175,20 @@ class Environment(ABC):
     def close(self) -> None:
         """Free what the environment holds."""
 
+    def state_dict(self) -> dict[str, Any] | None:
+        """The random state, for exact resumption between episodes; None where the environment cannot give it."""
+        return None
 
-def describe(creator: type[Environment], **config: Any) -> dict[str, Any]:
-    """The ``env_description`` of MALib's documents: the class, its configuration, its agents and spaces."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state that :meth:`state_dict` gave."""
+        raise NotImplementedError(f"{type(self).__name__} has no state_dict")
+
+
+def describe(creator: Callable[..., Environment], **config: Any) -> dict[str, Any]:
+    """The ``env_description`` of MALib's documents: the class, its configuration, its agents and spaces.
+
+    ``creator`` may be any callable that makes an environment, e.g. a function that wraps one.
+    """
     env = creator(**config)
     try:
         return {

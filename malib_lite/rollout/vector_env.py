@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,8 @@ from malib_lite.contracts.environment import AgentID, Environment, TimeStep
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.models.preprocessor import array_space, to_array
 
-# Second words of the seeds' spawn keys: they keep these streams apart from others drawn from the same root.
+# Second word of the seeds' spawn keys: it keeps these streams apart from others drawn from the same root.
 _ENVIRONMENT_STREAM = int.from_bytes(b"env", "big")
-_VECTOR_STREAM = int.from_bytes(b"venv", "big")
 
 
 class EnvironmentFault(RuntimeError):
@@ -35,7 +34,8 @@ def vectorise(
         env_description: ``creator`` (the environment's class) and ``config`` (its keyword arguments), as made by
             :func:`malib_lite.contracts.environment.describe`; further keys are ignored.
         num_envs: E, the number of copies.
-        seed: the root of all their random streams.
+        seed: the root of all their random streams: environment i has the stream of (seed, first_env_index + i), so
+            that its episodes depend neither on how environments are spread over workers nor on when they are played.
         max_step: episodes are truncated after so many steps; None leaves the environment's own limit.
         first_env_index: the number of the first copy among those of all workers that share ``seed``.
 
@@ -48,22 +48,20 @@ def vectorise(
     if num_envs < 1:
         raise ConfigError(f"'num_envs' = {num_envs}: there must be at least one environment")
     config = dict(env_description.get("config") or {})
+    seeds = [_derive(seed, _ENVIRONMENT_STREAM, first_env_index + i) for i in range(num_envs)]
     native: Callable[..., VectorEnvironment | None] | None = getattr(creator, "make_vector", None)
     if native is not None:
-        vector = native(
-            num_envs=num_envs, seed=_derive(seed, _VECTOR_STREAM, first_env_index), max_step=max_step, **config
-        )
+        vector = native(seeds=seeds, max_step=max_step, **config)
         if vector is not None:
             return vector
-    return DictVectorEnv(creator, config, num_envs, seed, max_step, first_env_index)
+    return DictVectorEnv(creator, config, seeds, max_step, first_env_index)
 
 
 class DictVectorEnv(VectorEnvironment):
     """E :class:`Environment` objects behind the vector interface.
 
-    Environment i draws its own random stream from (seed, first_env_index + i), once, when its first episode begins;
-    later episodes go on in it. So an episode depends neither on how environments are spread over workers nor on when
-    it is played. The spaces are those of the arrays: observations as :func:`array_space` gives them, Discrete actions
+    Environment i is seeded with ``seeds[i]`` once, when its first episode begins; later episodes go on in its stream.
+    The spaces are those of the arrays: observations as :func:`array_space` gives them, Discrete actions
     counted from 0. An agent that is left without a flag when its episode is over ended like the others: truncated if
     any agent was, terminated otherwise. Where an agent's time ran out while another was to move, its final
     observation is the last one it had. Both flags in one step mean ``terminated``.
@@ -71,33 +69,29 @@ class DictVectorEnv(VectorEnvironment):
     Args:
         creator: makes one environment from keyword arguments.
         config: these arguments.
-        num_envs: E.
-        seed: the root of the random streams.
+        seeds: E integers.
         max_step: episodes are truncated after so many steps.
-        first_env_index: the number of environment 0 among all that share ``seed``.
+        first_env_index: the number of environment 0 among those of all workers, for messages.
 
     Raises:
-        ConfigError: an action space is neither Discrete nor Box, or an observation space has no array form.
+        ConfigError: an observation or action space has no array form.
     """
 
     def __init__(
         self,
         creator: Callable[..., Environment],
         config: Mapping[str, Any] | None,
-        num_envs: int,
-        seed: int | np.random.SeedSequence,
+        seeds: Sequence[int],
         max_step: int | None = None,
         first_env_index: int = 0,
     ) -> None:
-        self.num_envs = num_envs
+        self.num_envs = num_envs = len(seeds)
         self.max_step = max_step
         self.episode = np.full(num_envs, -1, dtype=np.int64)  # (E,) running number of each environment's episode
         self.finished = np.ones(num_envs, dtype=bool)
         self._first_env_index = first_env_index
-        self._root = seed
-        self._seeds: list[int | None] = [  # None once it is used
-            _derive(seed, _ENVIRONMENT_STREAM, first_env_index + i) for i in range(num_envs)
-        ]
+        self._roots = [int(seed) for seed in seeds]
+        self._seeds: list[int | None] = list(self._roots)  # None once it is used
         self._envs: list[Environment] = []
         try:
             for _ in range(num_envs):
@@ -220,7 +214,7 @@ class DictVectorEnv(VectorEnvironment):
         return {
             "seeds": list(self._seeds),
             "episode": self.episode.copy(),
-            "envs": [env.state_dict() if hasattr(env, "state_dict") else None for env in self._envs],
+            "envs": [env.state_dict() for env in self._envs],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -238,14 +232,13 @@ class DictVectorEnv(VectorEnvironment):
         self.episode[:] = state["episode"]
         self.finished[:] = True
         for i, inner in enumerate(state["envs"]):
-            env: Any = self._envs[i]
+            env = self._envs[i]
             for channel in self._channels.values():
                 channel.begin(i)
             if inner is not None:
                 env.load_state_dict(inner)
             elif self._seeds[i] is None:
-                index, episode = self._first_env_index + i, int(self.episode[i]) + 1
-                self._seeds[i] = _derive(self._root, _ENVIRONMENT_STREAM, index, episode)
+                self._seeds[i] = _derive(self._roots[i], _ENVIRONMENT_STREAM, int(self.episode[i]) + 1)
 
 
 class _Channel:
