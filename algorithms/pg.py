@@ -71,7 +71,7 @@ def policy_gradient_loss(log_prob_t: torch.Tensor, weight_t: torch.Tensor) -> to
 
 
 class PGPolicy(Policy):
-    """A categorical (Discrete actions) or Gaussian (Box actions) policy."""
+    """A categorical (Discrete, MultiDiscrete) or Gaussian (Box) policy."""
 
     stochastic = True
     model_class = MLPConfig

@@ -98,7 +98,7 @@ def kl_estimate(log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor) -> torch
 
 
 class PPOPolicy(Policy):
-    """A categorical (Discrete actions) or Gaussian (Box actions) policy, and the critic that trains it."""
+    """A categorical (Discrete, MultiDiscrete) or Gaussian (Box) policy, and the critic that trains it."""
 
     stochastic = True
     model_class = MLPConfig

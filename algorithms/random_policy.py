@@ -1,6 +1,6 @@
 """Uniformly random play: the baseline of every table, the first opponent of every population.
 
-Draws uniformly over the legal actions (Discrete), or over the box (Box with bounds). Nothing is learnt.
+Draws uniformly over the legal actions (Discrete, MultiDiscrete), or over the box (Box with bounds). Nothing is learnt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from malib_lite.config import ConfigError, PositiveInt, config, option, to_dict
 from malib_lite.contracts.data import OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
-from malib_lite.models.distributions import MaskedCategorical
+from malib_lite.models.actions import array_action_space, num_choices
+from malib_lite.models.distributions import MaskedCategorical, MultiCategorical
 from malib_lite.models.nets import MLPConfig
 
 
@@ -49,11 +50,10 @@ class RandomPolicy(Policy):
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
-            return
-        if not isinstance(action_space, spaces.Box) or not action_space.is_bounded():
+        own = array_action_space(action_space) is action_space
+        if not own or (isinstance(action_space, spaces.Box) and not action_space.is_bounded()):
             raise ConfigError(
-                "random needs Discrete actions that start at 0, or Box actions with finite bounds,"
+                "random needs Discrete or MultiDiscrete actions that count from 0, or Box actions with finite bounds,"
                 f" this environment has {action_space}"
             )
 
@@ -64,7 +64,7 @@ class RandomPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        if isinstance(self.action_space, spaces.Discrete):
+        if not isinstance(self.action_space, spaces.Box):
             distribution = self._distribution(observation, act_mask)
             action = distribution.draw(self.generator)
             return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
@@ -78,11 +78,15 @@ class RandomPolicy(Policy):
     ) -> torch.Tensor:
         if not isinstance(self.action_space, spaces.Discrete):
             return super().action_probs(observation, act_mask, evaluate)
-        return self._distribution(observation, act_mask).probs
+        return MaskedCategorical(torch.zeros(len(observation), int(self.action_space.n)), act_mask).probs
 
-    def _distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> MaskedCategorical:
-        assert isinstance(self.action_space, spaces.Discrete)
-        return MaskedCategorical(torch.zeros(len(observation), int(self.action_space.n)), act_mask)
+    def _distribution(
+        self, observation: torch.Tensor, act_mask: torch.Tensor | None
+    ) -> MaskedCategorical | MultiCategorical:
+        logits = torch.zeros(len(observation), num_choices(self.action_space) or 0)
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            return MultiCategorical(logits, self.action_space.nvec.tolist(), act_mask)
+        return MaskedCategorical(logits, act_mask)
 
 
 class RandomTrainer(Trainer[Trajectories, Trajectories]):

@@ -6,7 +6,6 @@ Looking at names imports nothing; a family or an algorithm is imported when it i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -14,6 +13,7 @@ from malib_lite.config import ConfigError, suggest
 
 ENVIRONMENTS = "malib_lite.envs"
 ALGORITHMS = "malib_lite.algorithms"
+ADAPTERS = "malib_lite.adapters"  # named after the package that the adapted classes come from
 
 
 def names(group: str) -> dict[str, EntryPoint]:
@@ -32,26 +32,12 @@ def load(group: str, name: str, key: str) -> Any:
         raise ConfigError(f"unknown {key} '{name}': {suggest(name, known)}")
     try:
         return known[name].load()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "malib_lite":
+            raise  # a mistake of ours, and nothing that could be installed
         raise ConfigError(
             f"{key} '{name}' needs a package that is not installed ({error}): pip install 'malib_lite[{name}]'"
         ) from None
-
-
-def describe_environment(env: str, env_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``env_description`` of ``FAMILY/NAME``.
-
-    Raises:
-        ConfigError: the family or the environment is not known, or it refuses its configuration.
-    """
-    family, slash, name = env.partition("/")
-    known = names(ENVIRONMENTS)
-    if not slash or family not in known:
-        raise ConfigError(
-            f"unknown environment '{env}': it is written FAMILY/NAME, "
-            + (suggest(family, known) if family not in known else f"e.g. the ids that --list {family} shows")
-        )
-    return dict(load(ENVIRONMENTS, family, "environment family").env_desc_gen(env_id=name, **env_config))
 
 
 def resolve(path: str) -> Any:

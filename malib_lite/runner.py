@@ -71,6 +71,7 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
     finally:
         if totals is not None:
             summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
+            summary["env_crashes"] = totals.env_crashes
         summary["wall_s"] = round(time.monotonic() - started, 3)
         folder.write_json("summary.json", summary)
     return summary
@@ -150,6 +151,7 @@ def _actors(
         whole_episodes=scenario.whole_episodes,
         max_step=rollout.max_step,
         seed=scenario.seed,
+        subproc=rollout.subproc,
     )
     workers = [
         ActorSpec(

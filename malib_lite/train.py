@@ -35,7 +35,7 @@ class TrainConfig:
     """The whole configuration of a training; the sections belong to the classes that use them."""
 
     scenario: str = option("", "the outer loop")
-    env: str = option("", "environment, as FAMILY/NAME")
+    env: str = option("", "environment, as FAMILY/NAME, or package.module:CLASS for your own")
     algorithm: str | None = option(None, "algorithm that learns (psro: dqn, marl: ppo)")
     seed: NonNegativeInt = option(0, "seed of everything random")
     workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
@@ -81,12 +81,13 @@ def make_scenario(settings: TrainConfig) -> Any:
         ConfigError: anything in it is wrong; nothing has been started.
     """
     from malib_lite import registry
+    from malib_lite.environments import describe_environment
 
     if settings.scenario not in SCENARIOS:
         what = f"unknown scenario '{settings.scenario}'" if settings.scenario else "no scenario given"
         raise ConfigError(f"{what}: {suggest(settings.scenario, SCENARIOS)}")
     if not settings.env:
-        raise ConfigError("no environment given: --env FAMILY/NAME; --list shows the families")
+        raise ConfigError("no environment given: --env FAMILY/NAME (--list shows the families) or package.module:CLASS")
     name = settings.algorithm or DEFAULT_ALGORITHM[settings.scenario]
     algorithm = registry.load(registry.ALGORITHMS, name, "algorithm")
     scenario_class = registry.resolve(SCENARIOS[settings.scenario])
@@ -105,7 +106,7 @@ def make_scenario(settings: TrainConfig) -> Any:
         name=f"{settings.scenario} {settings.env}",
         log_dir=log_dir,
         algorithms={"default": (*algorithm, settings.model)},
-        env_description=registry.describe_environment(settings.env, settings.env_config),
+        env_description=describe_environment(settings.env, settings.env_config),
         training_config={"trainer_config": _with_flag(settings.trainer, "steps", settings.steps)},
         rollout_config=_with_flag(settings.rollout, "workers", settings.workers),
         stopping_conditions=settings.stopping,

@@ -21,6 +21,7 @@ LEARNING = [name for name in MODULES if name != "random"]
 IMAGE = spaces.Box(-1.0, 1.0, (2, 3), np.float32)
 CARDS = spaces.Discrete(5)
 MOVES = spaces.Discrete(4)
+COMBINATIONS = spaces.MultiDiscrete([3, 2])
 FORCES = spaces.Box(np.float32([-1, -3]), np.float32([1, 1]))
 
 
@@ -39,7 +40,7 @@ def cases(names):
         )
         for name in names
         for observation_space in (IMAGE, CARDS)
-        for action_space in (MOVES, FORCES)
+        for action_space in (MOVES, COMBINATIONS, FORCES)
         if fits(name, observation_space, action_space)
     ]
 
@@ -73,11 +74,14 @@ def observe(space, shape, rng):
 
 
 def masks(space, shape, rng):
-    if not isinstance(space, spaces.Discrete):
+    if isinstance(space, spaces.Box):
         return None
-    mask = rng.random((*shape, int(space.n))) < 0.5
-    np.put_along_axis(mask, rng.integers(space.n, size=(*shape, 1)), True, axis=-1)
-    return mask
+    parts = []
+    for n in [space.n] if isinstance(space, spaces.Discrete) else space.nvec:
+        part = rng.random((*shape, int(n))) < 0.5
+        np.put_along_axis(part, rng.integers(n, size=(*shape, 1)), True, axis=-1)
+        parts.append(part)
+    return np.concatenate(parts, -1)
 
 
 def tensor(array):
@@ -134,8 +138,8 @@ def test_actions_have_their_shapes(name, observation_space, action_space):
             mask = tensor(masks(action_space, (size,), rng))
             with torch.inference_mode():
                 output = policy.compute_action(observation, mask, evaluate, "hidden")
-            discrete = isinstance(action_space, spaces.Discrete)
-            assert output.action.dtype == (torch.int64 if discrete else torch.float32)
+            continuous = isinstance(action_space, spaces.Box)
+            assert output.action.dtype == (torch.float32 if continuous else torch.int64)
             assert output.action.shape == (size, *action_space.shape)
             assert output.log_prob is None or (output.log_prob.shape, output.log_prob.dtype) == ((size,), torch.float32)
             assert output.hidden_state == "hidden"
@@ -155,6 +159,23 @@ def test_streams_are_the_policys_own_and_repeat(name, observation_space, action_
     twins[0].seed(3)
     assert torch.equal(twins[0].compute_action(observation).action, first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if fits(name, IMAGE, COMBINATIONS)])
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_every_part_of_a_combination_is_legal(name, evaluate):
+    policy, _ = make(name, IMAGE, COMBINATIONS, seed=5)
+    rng = np.random.default_rng(5)
+    observation = tensor(observe(IMAGE, (10,), rng)).repeat(10_000, 1, 1)
+    mask = tensor(masks(COMBINATIONS, (10,), rng)).repeat(10_000, 1)
+    with torch.inference_mode():
+        output = policy.compute_action(observation, mask, evaluate)
+    first, second = output.action.unbind(-1)
+    assert mask[:, :3].gather(1, first[:, None]).all() and mask[:, 3:].gather(1, second[:, None]).all()
+    if not evaluate:  # log_prob is the frequency of the combination among the draws of the same observation
+        for row in range(10):
+            here = (output.action[row::10] == output.action[row]).all(-1)
+            assert here.float().mean() == pytest.approx(output.log_prob[row].exp().item(), abs=0.02)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -278,7 +299,7 @@ def test_rows_that_are_not_valid_count_nowhere(name, observation_space, action_s
     clean.terminated[~clean.valid] = clean.truncated[~clean.valid] = False
     dirty = copy.deepcopy(clean)
     dirty.reward[~clean.valid] = np.nan
-    dirty.action[~clean.valid] = 3 if isinstance(action_space, spaces.Discrete) else np.nan
+    dirty.action[~clean.valid] = np.nan if isinstance(action_space, spaces.Box) else 1
     for extra in dirty.extras.values():
         extra[~clean.valid] = np.nan
     trainer.train(batch_for(trainer, clean))
@@ -315,8 +336,8 @@ def test_spaces_that_do_not_fit_are_refused_with_what_would():
     with pytest.raises(ConfigError, match=r"dqn needs Discrete actions.*Box\(.*ppo and pg take continuous actions"):
         make("dqn", IMAGE, FORCES)
     for name in ("pg", "ppo"):
-        with pytest.raises(ConfigError, match=rf"{name} needs Box actions or Discrete.*MultiDiscrete"):
-            make(name, IMAGE, spaces.MultiDiscrete([2, 2]))
+        with pytest.raises(ConfigError, match=rf"{name} needs Box, Discrete or MultiDiscrete.*MultiBinary"):
+            make(name, IMAGE, spaces.MultiBinary(2))
     with pytest.raises(ConfigError, match=r"observations.*Tuple"):
         make("ppo", spaces.Tuple([CARDS]), MOVES)
     with pytest.raises(ConfigError, match=r"random needs.*finite bounds"):

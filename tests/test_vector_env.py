@@ -13,6 +13,7 @@ from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import Environment, TimeStep, describe
 from malib_lite.envs.gym import GymEnv
 from malib_lite.envs.mdp import MDPEnvironment
+from malib_lite.models.actions import array_action_space
 from malib_lite.models.preprocessor import array_space, to_array
 from malib_lite.rollout.vector_env import DictVectorEnv, EnvironmentFault, vectorise
 
@@ -117,12 +118,71 @@ def test_wrong_actions_are_the_callers_error(actions, message):
         venv.step(actions)
 
 
-def test_action_spaces_must_be_discrete_or_box():
-    class Odd(CountingEnv):
-        action_spaces = {"agent": spaces.MultiDiscrete([2, 2])}
+MIXED = spaces.Dict({"go": spaces.Discrete(2), "how": spaces.Box(0, 1)})
+PILOT = spaces.Dict(
+    {
+        "gear": spaces.Discrete(3, start=-1),
+        "lamps": spaces.MultiBinary(2),
+        "pair": spaces.Tuple([spaces.MultiDiscrete([[2], [4]], start=[[1], [0]])]),
+    }
+)
 
-    with pytest.raises(ConfigError, match="must be Discrete or Box"):
-        DictVectorEnv(Odd, {}, range(1))
+
+def test_array_action_space_keeps_what_is_one():
+    for space in (spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))):
+        assert array_action_space(space) is space
+    assert array_action_space(PILOT) == spaces.MultiDiscrete([3, 2, 2, 2, 4])
+    assert array_action_space(spaces.Tuple([spaces.Box(-1, 1), spaces.Box(0, 2, (2,))])) == spaces.Box(
+        np.float32([-1, 0, 0]), np.float32([1, 2, 2])
+    )
+    with pytest.raises(ConfigError, match="either all discrete or all Box"):
+        array_action_space(MIXED)
+
+
+def test_combined_actions_reach_the_environment_in_its_own_form():
+    class Pilot(CountingEnv):
+        action_spaces = {"agent": PILOT}
+
+        def time_step(self, actions):
+            assert PILOT.contains(actions["agent"]), actions
+            self.received = actions["agent"]
+            return super().time_step(actions)
+
+    venv = DictVectorEnv(Pilot, {}, range(2))
+    venv.reset(everywhere(venv))
+    venv.step({"agent": np.array([[0, 1, 0, 0, 3], [2, 0, 0, 1, 0]])})
+    first, second = (env.received for env in venv._envs)
+    assert (first["gear"], second["gear"]) == (-1, 1)
+    assert (first["lamps"].tolist(), second["lamps"].tolist()) == ([1, 0], [0, 0])
+    assert (first["pair"][0].tolist(), second["pair"][0].tolist()) == ([[1], [3]], [[2], [0]])
+
+    class Arms(Pilot):
+        action_spaces = {"agent": spaces.Tuple([spaces.Box(-1, 1), spaces.Box(0, 2, (2,))])}
+
+        def time_step(self, actions):
+            assert self.action_spaces["agent"].contains(actions["agent"]), actions
+            self.received = actions["agent"]
+            return CountingEnv.time_step(self, actions)
+
+    venv = DictVectorEnv(Arms, {}, range(1))
+    venv.reset(everywhere(venv))
+    venv.step({"agent": np.float32([[0.5, -3, 1.5]])})
+    assert [part.tolist() for part in venv._envs[0].received] == [[0.5], [0, 1.5]]
+
+
+def test_masks_of_combined_actions_stand_side_by_side():
+    class Masked(CountingEnv):
+        action_spaces = {"agent": spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)])}
+        mask = [False, True, True, False, True]
+
+        def reset_episode(self, seed):
+            return super().reset_episode(seed)._replace(action_masks={"agent": np.array(self.mask)})
+
+    venv = DictVectorEnv(Masked, {}, range(1))
+    assert venv.reset(everywhere(venv))["agent"].action_mask.tolist() == [Masked.mask]
+    Masked.mask = [True, False, False, False, False]
+    with pytest.raises(EnvironmentFault, match="leaves it no choice"):
+        venv.reset(everywhere(venv))
 
 
 # -- episodes ---------------------------------------------------------------------------------------------------------
@@ -264,7 +324,7 @@ def test_masks_may_come_later():
 def test_no_legal_action_is_a_fault_but_not_in_the_end():
     venv = DictVectorEnv(MaskedEnv, {"length": 5, "empty_at": 1}, range(1))
     venv.reset(everywhere(venv))
-    with pytest.raises(EnvironmentFault, match="all False"):
+    with pytest.raises(EnvironmentFault, match="leaves it no choice"):
         venv.step({"agent": np.ones(1, int)})
     venv = DictVectorEnv(MaskedEnv, {"length": 1, "empty_at": 1}, range(1))
     view = venv.reset(everywhere(venv))["agent"]

@@ -17,7 +17,7 @@ from malib_lite.contracts.data import Field
 class PolicyOutput(NamedTuple):
     """One action for each row of a batch."""
 
-    action: torch.Tensor  # (B,) int64 for Discrete, (B, *action) float32 for Box
+    action: torch.Tensor  # (B,) int64 for Discrete, (B, parts) int64 for MultiDiscrete, (B, *action) float32 for Box
     log_prob: torch.Tensor | None  # (B,) float32, where the policy has one
     extras: Mapping[str, torch.Tensor]  # (B, ...): exactly the policy's declared extra_fields
     hidden_state: Any
@@ -75,7 +75,10 @@ class Policy(nn.Module):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        """Choose actions for a batch of observations (B, *obs); ``act_mask`` (B, A) bool marks the legal ones."""
+        """Choose actions for a batch of observations (B, *obs); ``act_mask`` (B, A) bool marks the legal ones.
+
+        For MultiDiscrete actions A is the sum of the parts' numbers of values, and their masks stand side by side.
+        """
 
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False

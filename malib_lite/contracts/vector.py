@@ -48,6 +48,7 @@ class VectorEnvironment(ABC):
     observation_spaces: Mapping[AgentID, spaces.Space]
     action_spaces: Mapping[AgentID, spaces.Space]
     finished: np.ndarray  # (E,) bool
+    num_crashes: int = 0  # processes of environments that have died and been replaced
 
     @abstractmethod
     def reset(self, mask: np.ndarray) -> dict[AgentID, AgentView]:

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.config import ConfigError, PositiveInt, build, config, option
-from malib_lite.models.distributions import DiagGaussian, MaskedCategorical
+from malib_lite.models.actions import array_action_space, num_choices
+from malib_lite.models.distributions import DiagGaussian, MaskedCategorical, MultiCategorical
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
@@ -35,11 +36,11 @@ def check_observation_space(space: spaces.Space) -> None:
 def check_actor_spaces(algorithm: str, observation_space: spaces.Space, action_space: spaces.Space) -> None:
     """Raise ConfigError where an :class:`Actor` of ``algorithm`` cannot act in these spaces."""
     check_observation_space(observation_space)
-    if isinstance(action_space, spaces.Box) or (isinstance(action_space, spaces.Discrete) and action_space.start == 0):
-        return
-    raise ConfigError(
-        f"{algorithm} needs Box actions or Discrete actions that start at 0, this environment has {action_space}"
-    )
+    if array_action_space(action_space) is not action_space:
+        raise ConfigError(
+            f"{algorithm} needs Box, Discrete or MultiDiscrete actions that count from 0, this environment has "
+            f"{action_space}"
+        )
 
 
 class Encoder(nn.Module):
@@ -84,7 +85,7 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
 
 
 class Actor(nn.Module):
-    """A stochastic policy: observations to a distribution over Discrete or Box actions.
+    """A stochastic policy: observations to a distribution over Discrete, MultiDiscrete or Box actions.
 
     Box actions are Gaussian with a deviation that does not depend on the observation. Mean and deviation are in units
     of half the box, from its middle, where the box has bounds; draws can leave it, and whoever steps the environment
@@ -102,9 +103,11 @@ class Actor(nn.Module):
         output_gain: float = 0.01,
     ) -> None:
         super().__init__()
-        if isinstance(action_space, spaces.Discrete):
+        self.num_values = action_space.nvec.tolist() if isinstance(action_space, spaces.MultiDiscrete) else None
+        choices = num_choices(action_space)
+        if choices is not None:
             self.register_parameter("log_std", None)
-            self.net = make_net(observation_space, int(action_space.n), model_config, output_gain)
+            self.net = make_net(observation_space, choices, model_config, output_gain)
             return
         assert isinstance(action_space, spaces.Box)
         self.net = make_net(observation_space, prod(action_space.shape), model_config, output_gain)
@@ -117,9 +120,11 @@ class Actor(nn.Module):
 
     def forward(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None
-    ) -> MaskedCategorical | DiagGaussian:
-        """The distribution of actions for observations (B, *obs); ``act_mask`` (B, A) bool for Discrete actions."""
+    ) -> MaskedCategorical | MultiCategorical | DiagGaussian:
+        """The distribution of actions for observations (B, *obs); ``act_mask`` (B, A) bool where there are choices."""
         output = self.net(observation)  # (B, A), or (B, entries of the action)
+        if self.num_values is not None:
+            return MultiCategorical(output, self.num_values, act_mask)
         if self.log_std is None:
             return MaskedCategorical(output, act_mask)
         mean = self.middle + self.half_width * output.view(-1, *self.middle.shape)

@@ -57,6 +57,7 @@ class Books:
     """Steps taken, and the lengths and returns of the episodes that ended."""
 
     env_steps: int = 0
+    env_crashes: int = 0  # processes of environments that died and were replaced
     length: Tally = field(default_factory=Tally)
     returns: dict[AgentID, Tally] = field(default_factory=dict)
 
@@ -69,6 +70,7 @@ class Books:
     def merge(self, other: Books) -> None:
         """Take in other books."""
         self.env_steps += other.env_steps
+        self.env_crashes += other.env_crashes
         self.length.merge(other.length)
         for agent, tally in other.returns.items():
             self.returns.setdefault(agent, Tally()).merge(tally)
@@ -78,6 +80,7 @@ class Books:
         pack = lambda tally: asdict(tally) if tally.count else None  # noqa: E731
         return {
             "env_steps": self.env_steps,
+            "env_crashes": self.env_crashes,
             "length": pack(self.length),
             "returns": {agent: pack(tally) for agent, tally in self.returns.items()},
         }
@@ -87,7 +90,7 @@ class Books:
         """What :meth:`to_json` packed."""
         unpack = lambda tally: Tally(**tally) if tally else Tally()  # noqa: E731
         returns = {agent: unpack(tally) for agent, tally in packed["returns"].items()}
-        return Books(packed["env_steps"], unpack(packed["length"]), returns)
+        return Books(packed["env_steps"], packed["env_crashes"], unpack(packed["length"]), returns)
 
     @staticmethod
     def sum(parts: Iterable[Books]) -> Books:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import Literal, NamedTuple
 
 from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, config, option
+
+
+class Subproc(NamedTuple):
+    """Environments in processes of their own, see :class:`~malib_lite.rollout.subproc_env.SubprocVectorEnv`."""
+
+    num_processes: int
+    restarts: int
+    timeout_s: float
 
 
 @config
@@ -17,7 +26,10 @@ class RolloutConfig:
     num_threads: NonNegativeInt = option(1, "rollout worker processes; 0 runs everything in this process (serial mode)")
     num_env_per_thread: PositiveInt = option(16, "environments that each worker steps together")
     num_eval_threads: PositiveInt = option(1, "workers that share an evaluation")
-    use_subproc_env: bool = option(False, "step environments in processes of their own (not available yet)")
+    use_subproc_env: bool = option(False, "step environments in processes of their own: for slow or unsafe simulators")
+    num_env_processes: PositiveInt | None = option(None, "these processes, per worker; None: its share of the cores")
+    env_restarts: NonNegativeInt = option(100, "how many of them may crash or hang and be replaced, per worker")
+    env_timeout_s: PositiveInt = option(60, "longest that one of them may take for a step or a reset")
     batch_mode: Literal["auto", "time_step", "episode"] = option(
         "auto", "what a fragment ends with: any step, whole episodes, or what the trainer asks for"
     )
@@ -33,15 +45,24 @@ class RolloutConfig:
                 f"rollout.inference_server = '{self.inference_server}' is not available: this version has 'local' "
                 "(every rollout worker runs its own copy of the policies)"
             )
-        if self.use_subproc_env:
+        if self.use_subproc_env and self.env_timeout_s >= self.hang_timeout_s:
             raise ConfigError(
-                "rollout.use_subproc_env is not available yet: set it to false and raise rollout.num_threads"
+                f"rollout.env_timeout_s = {self.env_timeout_s}: must be below rollout.hang_timeout_s = "
+                f"{self.hang_timeout_s}, or the worker that waits is taken for hung itself"
             )
 
     @property
     def num_decisions(self) -> int:
         """T: decisions per stream in a fragment."""
         return max(1, -(-self.fragment_length // self.num_env_per_thread))
+
+    @property
+    def subproc(self) -> Subproc | None:
+        """Processes of environments, if they are wanted."""
+        if not self.use_subproc_env:
+            return None
+        share = max(1, (os.cpu_count() or 1) // self.num_workers)
+        return Subproc(self.num_env_processes or share, self.env_restarts, float(self.env_timeout_s))
 
     @property
     def num_workers(self) -> int:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from malib_lite.backend.ring import Slot
 from malib_lite.contracts.data import Field, Trajectories
+from malib_lite.models.actions import num_choices
 
 _FIXED = ("observation", "action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
 _EXTRA = "extra/"
@@ -37,8 +38,9 @@ def trajectory_fields(
         "episode": Field(rows, np.dtype(np.int64)),
         "policy_version": Field(rows, np.dtype(np.int64)),
     }
-    if isinstance(action_space, spaces.Discrete):
-        fields["action_mask"] = Field((*rows, int(action_space.n)), np.dtype(bool))
+    choices = num_choices(action_space)
+    if choices is not None:
+        fields["action_mask"] = Field((*rows, choices), np.dtype(bool))
     for name, field in extra_fields.items():
         fields[_EXTRA + name] = Field((*rows, *field.shape), field.dtype)
     return fields

@@ -15,8 +15,10 @@ from malib_lite.contracts.environment import AgentID
 from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.rollout.books import Books
+from malib_lite.rollout.config import Subproc
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.sampler import Sampler
+from malib_lite.rollout.subproc_env import SubprocVectorEnv
 from malib_lite.rollout.vector_env import vectorise
 from malib_lite.runtime.actors import Task
 from malib_lite.runtime.board import Row
@@ -73,6 +75,7 @@ class WorkerSpec:
     whole_episodes: bool
     max_step: int | None
     seed: int
+    subproc: Subproc | None = None
 
 
 class RolloutWorker:
@@ -191,7 +194,12 @@ class RolloutWorker:
     def _vectorise(self, purpose: str, number: int) -> VectorEnvironment:
         spec = self._spec
         seed = derive_int(spec.seed, "environments", purpose, number, self._born)
-        return vectorise(spec.env_description, spec.num_envs, seed, spec.max_step, self._worker * spec.num_envs)
+        first = self._worker * spec.num_envs
+        if spec.subproc is None:
+            return vectorise(spec.env_description, spec.num_envs, seed, spec.max_step, first)
+        return SubprocVectorEnv(
+            spec.env_description, spec.num_envs, seed, spec.max_step, first, **spec.subproc._asdict()
+        )
 
     def _make_sampler(self, environments: VectorEnvironment, arena: Sequence[str]) -> Sampler:
         spec = self._spec

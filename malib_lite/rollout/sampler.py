@@ -67,10 +67,13 @@ class Sampler:
         self._return = {agent: np.zeros(num_envs) for agent in environments.possible_agents}
         self._views: dict[AgentID, AgentView] = {}
         self.books = Books()
+        self._crashes_booked = 0
 
     def take_books(self) -> Books:
         """The books since they were last taken."""
         taken, self.books = self.books, Books()
+        taken.env_crashes = self.environments.num_crashes - self._crashes_booked
+        self._crashes_booked = self.environments.num_crashes
         return taken
 
     def use_pools(self, pools: Mapping[str, PoolPlayer]) -> None:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID, Environment, TimeStep
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
+from malib_lite.models.actions import ActionReader, leaves_a_choice, num_choices
 from malib_lite.models.preprocessor import array_space, to_array
 
 # Second word of the seeds' spawn keys: it keeps these streams apart from others drawn from the same root.
@@ -61,10 +62,10 @@ class DictVectorEnv(VectorEnvironment):
     """E :class:`Environment` objects behind the vector interface.
 
     Environment i is seeded with ``seeds[i]`` once, when its first episode begins; later episodes go on in its stream.
-    The spaces are those of the arrays: observations as :func:`array_space` gives them, Discrete actions
-    counted from 0. An agent that is left without a flag when its episode is over ended like the others: truncated if
-    any agent was, terminated otherwise. Where an agent's time ran out while another was to move, its final
-    observation is the last one it had. Both flags in one step mean ``terminated``.
+    The spaces are those of the arrays, as :func:`array_space` and :func:`array_action_space` give them. An agent that
+    is left without a flag when its episode is over ended like the others: truncated if any agent was, terminated
+    otherwise. Where an agent's time ran out while another was to move, its final observation is the last one it had.
+    Both flags in one step mean ``terminated``.
 
     Args:
         creator: makes one environment from keyword arguments.
@@ -135,8 +136,8 @@ class DictVectorEnv(VectorEnvironment):
         """Advance every environment that is not finished by one step.
 
         Args:
-            actions: (E,) int for Discrete, (E, *shape) float for Box, per agent; rows that are not acting are ignored,
-                and agents that act nowhere may be left out. Box actions are clipped to the space's bounds.
+            actions: (E, *action) of the agent's array space, per agent; rows that are not acting are ignored, and
+                agents that act nowhere may be left out. Box actions are clipped to the space's bounds.
 
         Raises:
             ValueError: the actions of an acting agent are missing, or have another shape or kind.
@@ -247,11 +248,11 @@ class _Channel:
     def __init__(
         self, agent: AgentID, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int
     ) -> None:
-        if not isinstance(action_space, (spaces.Discrete, spaces.Box)):
-            raise ConfigError(f"the actions of {agent!r} must be Discrete or Box, not {action_space}")
         self.agent = agent
         self.observation_space = array_space(observation_space)
-        self.action_space = array_space(action_space)
+        self._read_actions = ActionReader(action_space)
+        self.action_space = self._read_actions.array_space
+        self._num_choices = num_choices(self.action_space)
         self.ended = [False] * num_envs  # in this episode, not only in this step
         self.acting = np.zeros(num_envs, dtype=bool)
         self.reward = np.zeros(num_envs, dtype=np.float32)
@@ -262,8 +263,7 @@ class _Channel:
         self.observation = np.zeros(shape, dtype=self.observation_space.dtype)
         self.view = AgentView(self.acting, self.observation, None, self.reward, self.terminated, self.truncated)
         self._own_observation_space = observation_space
-        self._own_action_space = action_space
-        self._actions_shape = (num_envs, *(action_space.shape or ()))
+        self._actions_shape = (num_envs, *(self.action_space.shape or ()))
         self._box_shape = observation_space.shape if isinstance(observation_space, spaces.Box) else None
 
     def begin(self, i: int) -> None:
@@ -295,14 +295,14 @@ class _Channel:
 
     def write_mask(self, i: int, mask: np.ndarray | None, acts: bool) -> None:
         """Put an action mask into row ``i``: all legal where there is none."""
-        if not isinstance(self.action_space, spaces.Discrete):
+        if self._num_choices is None:
             if mask is not None:
                 raise ValueError(f"{self.agent!r} has an action mask, but its actions are {self.action_space}")
             return
         if self.mask is None:
             if mask is None:
                 return
-            self.mask = np.ones((len(self.ended), int(self.action_space.n)), dtype=bool)
+            self.mask = np.ones((len(self.ended), self._num_choices), dtype=bool)
             self.view.action_mask = self.mask
         if mask is None:
             self.mask[i] = True
@@ -310,21 +310,20 @@ class _Channel:
         if np.shape(mask) != self.mask.shape[1:]:
             raise ValueError(f"the action mask of {self.agent!r} has shape {np.shape(mask)}, not {self.mask.shape[1:]}")
         self.mask[i] = mask
-        if not self.mask[i].any():
+        if not leaves_a_choice(self.action_space, self.mask[i]):
             if acts:
-                raise ValueError(f"the action mask of {self.agent!r} is all False, but it is to act")
+                raise ValueError(f"the action mask of {self.agent!r} leaves it no choice, but it is to act")
             self.mask[i] = True  # nobody acts on it, but a masked maximum over the row must stay finite
 
     def actions(self, column: np.ndarray) -> Any:
-        """What the environments want, by row: Python integers for Discrete, clipped arrays for Box."""
-        column, space = np.asarray(column), self._own_action_space
+        """What the environments take, by row."""
+        column = np.asarray(column)
         if column.shape != self._actions_shape:
             raise ValueError(f"the actions of {self.agent!r} have shape {column.shape}, not {self._actions_shape}")
-        if isinstance(space, spaces.Box):
-            return np.clip(column, space.low, space.high).astype(space.dtype, copy=False)
-        if column.dtype.kind not in "iu":
-            raise ValueError(f"the actions of {self.agent!r} are {column.dtype}, but {space} takes integers")
-        return (column + int(space.start) if space.start else column).tolist()
+        try:
+            return self._read_actions(column)
+        except ValueError as error:
+            raise ValueError(f"the actions of {self.agent!r}: {error}") from None
 
 
 def _derive(seed: int | np.random.SeedSequence, *key: int) -> int:

@@ -124,3 +124,14 @@ def _die_with_parent(folder: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
+
+
+def how_it_ended(exit_code: int) -> str:
+    """What a process's exit code says, as the end of a sentence."""
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    names = {number.value: number.name for number in signal.Signals}
+    how = f"was killed by {names.get(-exit_code, f'signal {-exit_code}')}"
+    if exit_code == -signal.SIGKILL:
+        how += " (if nobody did that, the system was out of memory)"
+    return how

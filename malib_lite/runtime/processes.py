@@ -6,7 +6,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -183,11 +182,7 @@ class ProcessRuntime:
     def _bury(self, actor: _Actor) -> None:
         """An actor's process is gone: start it again if its budget allows, else give up."""
         actor.process.join()
-        code = actor.process.exitcode or 0
-        names = {number.value: number.name for number in signal.Signals}
-        how = f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
-        if code == -signal.SIGKILL:
-            how += " (if nobody did that, the system was out of memory)"
+        how = child.how_it_ended(actor.process.exitcode or 0)
         if actor.restarts_left == 0:
             log = self._log_dir / f"{actor.spec.name}.log"
             raise ActorFailure(f"{actor.spec.name} {how}; its last words are in {log}:\n{_tail(log)}")

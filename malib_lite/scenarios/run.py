@@ -41,6 +41,7 @@ class Run:
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0
+    env_crashes: int = 0
     _bar: Callable[[int, str], None] = lambda done, note: None
     _unit: str = ""
     _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -61,6 +62,9 @@ class Run:
         self.env_steps += leg.books.env_steps
         self.episodes += leg.books.length.count
         self.updates += sum(report["new_updates"] for report in leg.reports.values())
+        self.env_crashes += leg.books.env_crashes
+        if leg.books.env_crashes:
+            self.console.say(f"environment processes that died and were replaced: {leg.books.env_crashes} (see logs/)")
 
     def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
         """Write one report to the metrics."""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gymnasium import spaces
-
 from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.config import ConfigError, build, config, option, suggest, to_dict
+from malib_lite.environments import describe_environment
+from malib_lite.models.actions import array_action_space
 from malib_lite.models.preprocessor import array_space
 from malib_lite.rollout.config import RolloutConfig
 from malib_lite.rollout.rolloutworker import PolicySpec
@@ -47,7 +47,7 @@ class Scenario(ABC):
         name: str,
         log_dir: str | Path,
         algorithms: Mapping[str, tuple[Any, ...]],
-        env_description: Mapping[str, Any],
+        env_description: Any,
         training_config: Mapping[str, Any] | None = None,
         rollout_config: Mapping[str, Any] | None = None,
         agent_mapping_func: Callable[[str], str] = lambda agent: agent,
@@ -60,7 +60,8 @@ class Scenario(ABC):
             log_dir: the run folder.
             algorithms: (policy class, trainer class, model config, custom config) by runtime id; ``"default"`` serves
                 those that are not named. Trailing configs may be left out.
-            env_description: what an environment family's ``env_desc_gen`` returns.
+            env_description: what an environment family's ``env_desc_gen`` returns, or anything else that
+                :func:`~malib_lite.environments.describe_environment` understands: a name, a class, an object.
             training_config: see :class:`TrainingConfig`.
             rollout_config: see :class:`~malib_lite.rollout.config.RolloutConfig`.
             agent_mapping_func: runtime id of each environment agent; agents of one runtime id share one learner.
@@ -73,7 +74,7 @@ class Scenario(ABC):
         self.name = name
         self.names: dict[str, Any] = {}  # what the command line called things; config.yaml repeats it
         self.log_dir = Path(log_dir)
-        self.env_description = {"config": {}, **env_description}
+        self.env_description = describe_environment(env_description)
         self.training = build(TrainingConfig, training_config, "training")
         self.stopping = build(StoppingConditions, stopping_conditions, "stopping")
         if seed < 0:
@@ -159,9 +160,7 @@ class Scenario(ABC):
         model_config, custom_config = [*configs, {}, {}][:2]
         defaults = trainer_class.best_response_defaults if self.trains_best_responses else {}
         observation_space = array_space(self.env_description["observation_spaces"][agent])
-        action_space = self.env_description["action_spaces"][agent]
-        if isinstance(action_space, spaces.Discrete):
-            action_space = array_space(action_space)
+        action_space = array_action_space(self.env_description["action_spaces"][agent])
         policy_class.check_spaces(observation_space, action_space)
         self.policies[runtime_id] = PolicySpec(
             policy_class,

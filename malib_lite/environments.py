@@ -1,0 +1,127 @@
+"""Whatever stands for an environment: a name, a class, somebody else's object; all become an ``env_description``."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from malib_lite import registry
+from malib_lite.config import ConfigError, suggest
+from malib_lite.contracts.environment import Environment, describe
+
+
+def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The ``env_description`` of what the user calls an environment.
+
+    Args:
+        env: ``"FAMILY/NAME"``; ``"package.module:NAME"``, the place of one of the following; a subclass of
+            :class:`Environment`; an environment of PettingZoo or Gymnasium, or a class, function or module that makes
+            one; or an ``env_description``, which is returned as it is.
+        env_config: keyword arguments of the environment.
+
+    Raises:
+        ConfigError: there is no such environment, or it refuses its configuration.
+    """
+    config = dict(env_config or {})
+    if isinstance(env, Mapping):
+        if config:
+            raise ConfigError("an env_description has its configuration in itself, under 'config'")
+        return {"config": {}, **env}
+    if isinstance(env, str):
+        families = registry.names(registry.ENVIRONMENTS)
+        family, slash, name = env.partition("/")
+        if slash and family in families:
+            module = registry.load(registry.ENVIRONMENTS, family, "environment family")
+            return dict(module.env_desc_gen(env_id=name, **config))
+        if ":" not in env:
+            raise ConfigError(
+                f"unknown environment '{env}': it is written FAMILY/NAME, "
+                + (f"e.g. the ids that --list {family} shows; {suggest(family, families)}")
+                + "; or package.module:NAME for one of your own"
+            )
+        env = _find(env)
+    creator = env if isinstance(env, type) and issubclass(env, Environment) else Creator(env)
+    _check_keywords(creator, config)
+    return describe(creator, **config)
+
+
+@dataclass(frozen=True)
+class Creator:
+    """Makes environments of ``source``: something that makes an environment of any kind, or one that is copied."""
+
+    source: Any
+
+    def __call__(self, **config: Any) -> Environment:
+        """A new environment."""
+        make = self.source
+        if isinstance(make, ModuleType):  # as PettingZoo has one for each game
+            make = getattr(make, "parallel_env", None) or getattr(make, "env", None)
+        env = make(**config) if callable(make) else _copy(make)
+        if isinstance(env, Environment):
+            return env
+        adapters = registry.names(registry.ADAPTERS)
+        for base in type(env).__mro__:
+            package = base.__module__.partition(".")[0]
+            if package in adapters:
+                adapted = adapters[package].load()(env)
+                assert isinstance(adapted, Environment)
+                return adapted
+        raise ConfigError(
+            f"{self.source!r} gives a {type(env).__module__}.{type(env).__qualname__}, which is neither a "
+            f"malib_lite.contracts.environment.Environment nor an environment of {' or '.join(adapters)}"
+        )
+
+
+def _find(path: str) -> Any:
+    """The object at ``package.module:NAME``."""
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"'env' = '{path}': cannot import '{module_name}': {error}") from error
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [known for known in vars(found) if not known.startswith("_")]
+            raise ConfigError(f"'env' = '{path}': there is no '{part}' in {module_name}: {suggest(part, known)}")
+        found = getattr(found, part)
+    return found
+
+
+def _copy(env: Any) -> Any:
+    try:
+        return copy.deepcopy(env)
+    except Exception as error:
+        raise ConfigError(
+            f"a run needs many copies of its environment, and {env!r} cannot be copied ({error}): give the class or "
+            "function that makes it"
+        ) from error
+
+
+def _check_keywords(creator: Callable[..., Any], config: Mapping[str, Any]) -> None:
+    """Name what a constructor would not take before it says so in its own words."""
+    make = creator.source if isinstance(creator, Creator) else creator
+    if not callable(make):
+        if config:
+            raise ConfigError(
+                f"'env_config' = {dict(config)!r}: the environment is made already and takes no arguments"
+            )
+        return
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"unknown key 'env_config.{key}': {suggest(key, known)}")
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name in known and parameter.name not in config:
+            raise ConfigError(f"'env_config.{parameter.name}' is missing: {make!r} needs it")
