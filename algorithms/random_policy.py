@@ -5,6 +5,7 @@ Draws uniformly over the legal actions (Discrete, MultiDiscrete), or over the bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -64,13 +65,18 @@ class RandomPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
+        size = len(observation)
+        if isinstance(self.action_space, spaces.Discrete) and act_mask is None:  # as below, ten times as fast
+            n = int(self.action_space.n)
+            action = torch.randint(n, (size,), generator=self.generator)
+            return PolicyOutput(action, torch.full((size,), -math.log(n)), {}, hidden_state)
         if not isinstance(self.action_space, spaces.Box):
-            distribution = self._distribution(observation, act_mask)
+            distribution = self._distribution(size, act_mask)
             action = distribution.draw(self.generator)
             return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
         width = self.high - self.low
-        uniform = torch.rand((len(observation), *self.low.shape), generator=self.generator)
-        log_prob = -width.log().sum().expand(len(observation))
+        uniform = torch.rand((size, *self.low.shape), generator=self.generator)
+        log_prob = -width.log().sum().expand(size)
         return PolicyOutput(self.low + width * uniform, log_prob, {}, hidden_state)
 
     def action_probs(
@@ -80,10 +86,8 @@ class RandomPolicy(Policy):
             return super().action_probs(observation, act_mask, evaluate)
         return MaskedCategorical(torch.zeros(len(observation), int(self.action_space.n)), act_mask).probs
 
-    def _distribution(
-        self, observation: torch.Tensor, act_mask: torch.Tensor | None
-    ) -> MaskedCategorical | MultiCategorical:
-        logits = torch.zeros(len(observation), num_choices(self.action_space) or 0)
+    def _distribution(self, size: int, act_mask: torch.Tensor | None) -> MaskedCategorical | MultiCategorical:
+        logits = torch.zeros(size, num_choices(self.action_space) or 0)
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return MultiCategorical(logits, self.action_space.nvec.tolist(), act_mask)
         return MaskedCategorical(logits, act_mask)

@@ -85,7 +85,7 @@ def tabulate(policy: Policy, observations: np.ndarray, masks: np.ndarray | None,
 
 
 def act_with(
-    policy: Policy, view: AgentView, rows: np.ndarray, evaluate: bool
+    policy: Policy, view: AgentView, rows: np.ndarray | slice, evaluate: bool
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Let a policy act on ``rows`` (B,) of a view; returns actions (B, ...) and its extra fields (B, ...)."""
     with torch.inference_mode():

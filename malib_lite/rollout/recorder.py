@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -59,44 +60,55 @@ def as_trajectories(slot: Slot) -> Trajectories:
     )
 
 
+Streams = np.ndarray | slice  # some streams, by their indices (B,); a slice where they stand side by side
+
+
 class Recorder:
     """Records S streams into one slot after the other.
 
     Each stream has a current ``row``. A decision is *open* from the moment it is taken until the stream's next
     decision or its end: rewards that arrive in between belong to it. Decisions still open when a slot is finished are
     carried over to the next.
+
+    Where neighbouring streams are on the same row, as they mostly are in single-agent and simultaneous environments,
+    whole blocks are copied instead of one row for each stream.
     """
 
     def __init__(self, num_decisions: int, num_streams: int) -> None:
         self._last_row = num_decisions + 1
         self._row = np.zeros(num_streams, np.int64)
-        self._open = np.zeros(num_streams, bool)
+        self._open = np.zeros(num_streams, np.int64)  # 1 where a decision is open: adds to a row without a cast
+        self._fullest = 0  # the most rows that a stream has filled or begun
+        self._blocks: dict[int, tuple[Any, Streams]] = {}  # where whole slices have just decided, by their start
         self._arrays: Mapping[str, np.ndarray] = {}
         self._carried: dict[str, np.ndarray] = {}
 
     def begin(self, slot: Slot) -> None:
         """Take up a slot; what it held before is void."""
         self._arrays = slot.arrays
-        self._arrays["valid"][...] = False
+        for name in ("valid", "reward", "terminated", "truncated"):
+            self._arrays[name][...] = 0
         if "action_mask" in self._arrays:
             self._arrays["action_mask"][...] = True
         self._row[:] = 0
+        self._blocks.clear()
         for name, rows in self._carried.items():
-            self._arrays[name][0, self._open] = rows
+            self._arrays[name][0, self._open.nonzero()[0]] = rows
+        self._fullest = int(self._open.any())
 
     def forget(self) -> None:
         """Give up all open decisions: the episodes they belong to will not go on."""
-        self._open[:] = False
+        self._open[:] = 0
         self._carried = {}
 
     @property
     def room(self) -> int:
         """How many further decisions every stream has room for, each possibly followed by a final observation."""
-        return int(self._last_row - 1 - (self._row + self._open).max())
+        return self._last_row - 1 - self._fullest
 
     def decide(
         self,
-        streams: np.ndarray,
+        streams: Streams,
         observation: np.ndarray,
         action_mask: np.ndarray | None,
         action: np.ndarray,
@@ -106,13 +118,15 @@ class Recorder:
     ) -> None:
         """Open a decision in each of ``streams`` (B,); all arrays have B rows. What was open there is complete."""
         self._row[streams] += self._open[streams]
-        at = (self._row[streams], streams)
+        at = self._where(streams)
+        if isinstance(streams, slice):
+            self._blocks[streams.start] = at
+        else:
+            self._blocks.clear()
+        self._fullest = max(self._fullest, int(np.max(at[0])) + 1)
         arrays = self._arrays
         arrays["observation"][at] = observation
         arrays["action"][at] = action
-        arrays["reward"][at] = 0.0
-        arrays["terminated"][at] = False
-        arrays["truncated"][at] = False
         arrays["valid"][at] = True
         arrays["episode"][at] = episode
         arrays["policy_version"][at] = policy_version
@@ -120,12 +134,16 @@ class Recorder:
             arrays["action_mask"][at] = action_mask
         for name, values in extras.items():
             arrays[_EXTRA + name][at] = values
-        self._open[streams] = True
+        self._open[streams] = 1
 
-    def reward(self, reward: np.ndarray) -> None:
-        """Add what each stream earned (S,) to its open decision; nothing is recorded where none is open."""
-        streams = np.flatnonzero(self._open)
-        self._arrays["reward"][self._row[streams], streams] += reward[streams]
+    def reward(self, streams: slice, reward: np.ndarray) -> None:
+        """Add what each of ``streams`` earned (B,) to its open decision; nothing is recorded where none is open."""
+        at = self._blocks.get(streams.start)
+        if at is None:
+            rows = self._open[streams].nonzero()[0]
+            indices = rows + streams.start
+            at, reward = (self._row[indices], indices), reward[rows]
+        self._arrays["reward"][at] += reward
 
     def end(
         self,
@@ -140,22 +158,30 @@ class Recorder:
         Flags (B,), final observations (B, *obs), and what would be legal there (B, A): values are learnt beyond a
         truncation.
         """
-        had = self._open[streams]
-        streams, terminated, truncated, observation = streams[had], terminated[had], truncated[had], observation[had]
+        self._blocks.clear()
+        had = self._open[streams] > 0
+        if not had.all():
+            streams, terminated, truncated, observation = (
+                a[had] for a in (streams, terminated, truncated, observation)
+            )
+            action_mask = action_mask if action_mask is None else action_mask[had]
+        cut = truncated & ~terminated
         at = (self._row[streams], streams)
         self._arrays["terminated"][at] = terminated
-        self._arrays["truncated"][at] = truncated & ~terminated
+        self._arrays["truncated"][at] = cut
         self._row[streams] += 1
-        self._open[streams] = False
-        cut = truncated & ~terminated
-        if cut.any():
-            # The final observation takes a row of its own, so that a decision's next observation is the row below it.
-            at = (self._row[streams[cut]], streams[cut])
-            self._arrays["observation"][at] = observation[cut]
-            if action_mask is not None:
-                mask = action_mask[had][cut]
-                self._arrays["action_mask"][at] = mask | ~mask.any(-1, keepdims=True)  # never a row of nothing
-            self._row[streams[cut]] += 1
+        self._open[streams] = 0
+        if not cut.any():
+            return
+        # The final observation takes a row of its own, so that a decision's next observation is the row below it.
+        streams = streams[cut]
+        rows = self._row[streams]
+        self._arrays["observation"][rows, streams] = observation[cut]
+        if action_mask is not None:
+            mask = action_mask[cut]
+            self._arrays["action_mask"][rows, streams] = mask | ~mask.any(-1, keepdims=True)  # never a row of nothing
+        self._row[streams] = rows + 1
+        self._fullest = max(self._fullest, int(rows.max()) + 1)
 
     def finish(self, streams: np.ndarray, observation: np.ndarray, action_mask: np.ndarray | None) -> int:
         """Complete the slot; returns its number of rows.
@@ -165,7 +191,7 @@ class Recorder:
                 last decision, and the next slot begins with it again.
         """
         self._row[streams] += self._open[streams]
-        self._open[streams] = False
+        self._open[streams] = 0
         at = (self._row[streams], streams)
         self._arrays["observation"][at] = observation
         if action_mask is not None:
@@ -175,3 +201,12 @@ class Recorder:
         self._carried = {name: array[at] for name, array in self._arrays.items()}  # fancy indexing copies
         self._arrays["valid"][at] = False
         return int(self._row.max())
+
+    def _where(self, streams: Streams) -> tuple[Any, Streams]:
+        """The place of each stream's current row in the arrays."""
+        rows = self._row[streams]
+        if not isinstance(streams, slice):
+            return rows, streams
+        if (rows == rows[0]).all():
+            return int(rows[0]), streams
+        return rows, np.arange(streams.start, streams.stop)
