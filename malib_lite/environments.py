@@ -56,11 +56,16 @@ class Creator:
 
     source: Any
 
+    @property
+    def make(self) -> Any:
+        """What makes an environment, or is one: of a module, as PettingZoo has one for each game, its function."""
+        if isinstance(self.source, ModuleType):
+            return getattr(self.source, "parallel_env", None) or getattr(self.source, "env", None)
+        return self.source
+
     def __call__(self, **config: Any) -> Environment:
         """A new environment."""
-        make = self.source
-        if isinstance(make, ModuleType):  # as PettingZoo has one for each game
-            make = getattr(make, "parallel_env", None) or getattr(make, "env", None)
+        make = self.make
         env = make(**config) if callable(make) else _copy(make)
         if isinstance(env, Environment):
             return env
@@ -105,7 +110,7 @@ def _copy(env: Any) -> Any:
 
 def _check_keywords(creator: Callable[..., Any], config: Mapping[str, Any]) -> None:
     """Name what a constructor would not take before it says so in its own words."""
-    make = creator.source if isinstance(creator, Creator) else creator
+    make = creator.make if isinstance(creator, Creator) else creator
     if not callable(make):
         if config:
             raise ConfigError(

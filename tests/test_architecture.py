@@ -60,6 +60,7 @@ MAY = {
     "agent": ["rollout", "backend", "runtime", "population"],
     "scenarios": ["agent", "rollout", "population", "backend", "runtime", "models", "environments"],
     "runner": ["scenarios", "agent", "rollout", "backend", "runtime"],
+    "survey": ["registry", "environments", "rollout"],
     "train": ["registry", "environments", "runner", "scenarios", "rollout", "runtime"],
 }
 
