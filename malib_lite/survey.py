@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -166,10 +167,19 @@ def page(family: str, package: str, findings: Sequence[Finding]) -> str:
 
 def _try_batch(family: str, env_ids: Sequence[str]) -> Iterator[Finding]:
     """Try ids in a child; another child goes on where one has crashed or hung."""
-    rest = list(env_ids)
+    with tempfile.TemporaryDirectory() as folder:  # some simulators leave files where they are started
+        yield from _try_in(folder, family, list(env_ids))
+
+
+def _try_in(folder: str, family: str, rest: list[str]) -> Iterator[Finding]:
     while rest:
         child = subprocess.Popen(
-            _child(family), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            _child(family),
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert child.stdin is not None and child.stdout is not None
         answers: Queue[str | None] = Queue()

@@ -1,9 +1,17 @@
 """It learns: thresholds well below what is reached, each with a twin that must fail them."""
 
-import pytest
+import dataclasses
+import json
 
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from malib_lite.algorithms import ppo, random_policy
+from malib_lite.envs.mdp import MDPEnvironment, optimal_values, policy_values
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
+from malib_lite.scenarios.marl_scenario import MARLScenario
 from malib_lite.train import TrainConfig, build, make_scenario
 
 
@@ -44,6 +52,70 @@ def test_dqn_solves_the_decision_processes(tmp_path, env, learns):
         rollout={"num_eval_episodes": 400, "eval_interval": 1000}, seed=3,
     )  # fmt: skip
     assert (abs(summary["return_mean"] - 3.0) < 0.5) == learns
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_ppo_finds_the_optimum_that_the_discount_makes(tmp_path, learns):
+    """multi_round_nmdp: discounted by 1/2 its first action is worth 6 and best, undiscounted its second, worth 9."""
+    spec = MDPEnvironment("multi_round_nmdp").spec
+    solved = []
+    for discount, optimum in ((0.5, 6.0), (1.0, 9.0)):
+        folder = tmp_path / f"discount-{discount}"
+        trainer = {"discount": discount} if learns else {"discount": discount, "learning_rate": 0.0}
+        train(folder, scenario="marl", env="mdp/multi_round_nmdp", algorithm="ppo", steps=8192, trainer=trainer)
+        (digest,) = json.loads((folder / "checkpoints" / "state.json").read_text())["policies"].values()
+        env = MDPEnvironment("multi_round_nmdp")
+        policy = ppo.PPOPolicy(env.observation_spaces["agent"], env.action_spaces["agent"])
+        policy.import_state(load_file(folder / "checkpoints" / "policies" / f"{digest}.safetensors"))
+        with torch.no_grad():
+            greedy = policy.action_probs(torch.arange(2), None, evaluate=True).numpy()
+        assert optimal_values(spec, discount)[0] == pytest.approx(optimum)
+        solved.append(policy_values(spec, greedy, discount)[0] == pytest.approx(optimum))
+    assert all(solved) == learns
+
+
+def against_random(folder, env, steps, learns, **rollout):
+    """What PPO as the first player earns from a random second one."""
+    trainer = {"total_timesteps": steps}
+    scenario = MARLScenario(
+        name="against random",
+        log_dir=folder,
+        algorithms={"player_0": ppo.ALGORITHM, "player_1": random_policy.ALGORITHM},
+        env_description=env,
+        training_config={"trainer_config": trainer},
+        rollout_config={"num_threads": 0, "num_eval_episodes": 200, "eval_interval": 100, **rollout},
+    )
+    if not learns:
+        trainer_class, settings = scenario.trainers["player_0"]
+        scenario.trainers["player_0"] = trainer_class, dataclasses.replace(settings, learning_rate=0.0)
+    return run(scenario, Console(quiet=True))["eval/return/player_0"]
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_ppo_beats_random_play_at_tic_tac_toe(tmp_path, learns):
+    """Of two random players the first wins 0.30 more often than it loses."""
+    assert (against_random(tmp_path / "run", "open_spiel/tic_tac_toe", 30_000, learns) >= 0.7) == learns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learns", [True, False])
+def test_ppo_beats_random_play_at_connect_four(tmp_path, learns):
+    """Of two random players the first wins 0.11 more often than it loses."""
+    pytest.importorskip("pettingzoo.classic.connect_four_v3")
+    assert (against_random(tmp_path / "run", "pettingzoo/classic.connect_four_v3", 100_000, learns) >= 0.8) == learns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learns", [True, False])
+def test_ppo_spreads_over_the_landmarks(tmp_path, learns):
+    """Random play earns -26.4 per agent."""
+    pytest.importorskip("mpe2")
+    trainer = {} if learns else {"learning_rate": 0.0}
+    summary = train(
+        tmp_path / "run", scenario="marl", env="pettingzoo/mpe.simple_spread_v3", algorithm="ppo", steps=200_000,
+        trainer=trainer, workers=1, rollout={"num_eval_episodes": 100},
+    )  # fmt: skip
+    assert (summary["return_mean"] >= -24.0) == learns
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from malib_lite.scenarios.stopping import RewardImprovement
 from malib_lite.scenarios.training import Budget, train
 
 _NUM_REPORTS = 50
+_FEW = 4  # agents of whom each is shown, not only their mean
+_CURVES = (("", "training episodes"), ("eval/", "evaluation"))
 
 
 class MARLScenario(Scenario):
@@ -50,7 +52,12 @@ class MARLScenario(Scenario):
         from malib_lite.runtime.plots import plot_curves
 
         curves = {}
-        for key, name in (("return_mean", "training episodes"), ("eval/return_mean", "evaluation")):
+        agents = self.env_description["possible_agents"]
+        shown = (
+            {"return_mean": ""} if len(agents) == 1 or len(agents) > _FEW else {f"return/{a}": f"{a}, " for a in agents}
+        )
+        lines = [(prefix + key, who + what) for key, who in shown.items() for prefix, what in _CURVES]
+        for key, name in lines:
             points = [(r["step"], r[key]) for r in run.reports if key in r and math.isfinite(r[key])]
             if points:
                 curves[name] = points
@@ -101,6 +108,12 @@ def _timings(leg: Leg) -> dict[str, float]:
 
 
 def _line(leg: Leg, values: Mapping[str, Any]) -> str:
-    evaluated = f"   evaluation {values['eval/return_mean']:9.2f}" if "eval/return_mean" in values else ""
+    evaluated = f"   evaluation {_shown(values, 'eval/')}" if "eval/return_mean" in values else ""
     played = f"steps {leg.env_steps:>9,}   episodes {values['episodes']:>6,}"
-    return f"{played}   return {values['return_mean']:9.2f}{evaluated}"
+    return f"{played}   return {_shown(values, '')}{evaluated}"
+
+
+def _shown(values: Mapping[str, Any], prefix: str) -> str:
+    """The return of each of a few agents, the mean of many: between opponents the mean says nothing."""
+    each = [value for name, value in values.items() if name.startswith(f"{prefix}return/")]
+    return " / ".join(f"{value:.2f}" for value in each if len(each) <= _FEW) or f"{values[f'{prefix}return_mean']:9.2f}"
