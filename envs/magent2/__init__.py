@@ -1,0 +1,5 @@
+"""MAgent2: battles, hunts and gatherings of many agents on a grid."""
+
+from malib_lite.envs.magent2.magent2_env import MAgent2Env, env_desc_gen, env_ids
+
+__all__ = ["MAgent2Env", "env_desc_gen", "env_ids"]
