@@ -1,4 +1,4 @@
-"""The adapter for gymnasium, https://gymnasium.farama.org: one agent, called "agent"."""
+"""Gymnasium's registered environments by their id, https://gymnasium.farama.org."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
-from gymnasium import spaces
 
 from malib_lite.config import ConfigError, suggest
-from malib_lite.contracts.environment import AgentID, Environment, TimeStep, describe
+from malib_lite.contracts.environment import describe
 from malib_lite.contracts.vector import VectorEnvironment
-from malib_lite.envs.gym.gym_vector import cartpole_vector
-
-AGENT = "agent"
+from malib_lite.envs.gym.adapter import AGENT, GymAdapter
+from malib_lite.envs.gym.cartpole import cartpole_vector
+from malib_lite.envs.gym.gym_vector import gymnasium_vector
 
 # Which of gymnasium's extras a family of environments needs, by the module that holds it.
 _EXTRAS = {
@@ -28,8 +27,8 @@ _EXTRAS = {
 }
 
 
-class GymEnv(Environment):
-    """A gymnasium environment.
+class GymEnv(GymAdapter):
+    """A gymnasium environment that is registered.
 
     Args:
         env_id: a registered id (:func:`env_ids`), or ``"module:id"`` where importing ``module`` registers it.
@@ -44,79 +43,35 @@ class GymEnv(Environment):
     ) -> None:
         for key in unknown:
             raise ConfigError(f"unknown key '{key}': " + suggest(key, ["env_id", "scenario_configs"]))
-        if not isinstance(env_id, str):
+        if not isinstance(env_id, str) or env_id.count(":") > 1:
             raise ConfigError(f"'env_id' = {env_id!r}: must be the id of a gymnasium environment, like 'CartPole-v1'")
         if scenario_configs is not None and not isinstance(scenario_configs, Mapping):
             raise ConfigError(f"'scenario_configs' = {scenario_configs!r}: must map names to values")
-        super().__init__(env_id=env_id, scenario_configs=dict(scenario_configs or {}))
-        self._env = _make(env_id, self.configs["scenario_configs"])
-
-    @property
-    def possible_agents(self) -> list[AgentID]:
-        """The one agent."""
-        return [AGENT]
-
-    @property
-    def observation_spaces(self) -> dict[AgentID, spaces.Space]:
-        """Gymnasium's observation space, as it is."""
-        return {AGENT: self._env.observation_space}
-
-    @property
-    def action_spaces(self) -> dict[AgentID, spaces.Space]:
-        """Gymnasium's action space, as it is."""
-        return {AGENT: self._env.action_space}
+        scenario_configs = dict(scenario_configs or {})
+        super().__init__(_make(env_id, scenario_configs), env_id=env_id, scenario_configs=scenario_configs)
 
     @classmethod
     def make_vector(cls, seeds: Sequence[int], max_step: int | None, **configs: Any) -> VectorEnvironment | None:
-        """CartPole as one array computation; other environments have no vector form that can reset single rows."""
-        env_id, scenario_configs = configs.pop("env_id", "CartPole-v1"), configs.pop("scenario_configs", None) or {}
-        spec = gymnasium.registry.get(env_id) if isinstance(env_id, str) else None
-        if cls is not GymEnv or configs or spec is None or not isinstance(scenario_configs, Mapping):
-            return None  # the constructor says what is wrong
-        return cartpole_vector(spec, AGENT, seeds, max_step, scenario_configs)
+        """The vector form that the environment is registered with, where it can be held to the engine's contract.
 
-    def reset_episode(self, seed: int | None) -> TimeStep:
-        """Gymnasium's reset."""
-        observation, info = self._env.reset(seed=seed)
-        return TimeStep({AGENT: observation}, infos={AGENT: info})
-
-    def time_step(self, actions: Mapping[AgentID, Any]) -> TimeStep:
-        """Gymnasium's step. An episode that ends in the very step of its time limit is terminated, not truncated."""
-        observation, reward, terminated, truncated, info = self._env.step(actions[AGENT])
-        return TimeStep(
-            {AGENT: observation},
-            {AGENT: float(reward)},
-            {AGENT: True} if terminated else {},
-            {AGENT: True} if truncated and not terminated else {},
-            {AGENT: info},
-        )
-
-    def env_done_check(self, step: TimeStep) -> bool:
-        """Whether the one agent was flagged."""
-        return bool(step.terminated or step.truncated)
-
-    def render(self, *args: Any, **kwargs: Any) -> Any:
-        """What gymnasium's ``render_mode`` gives: an array for "rgb_array", None for "human".
-
-        Raises:
-            ConfigError: ``scenario_configs`` has no render_mode.
+        CartPole has one of ours. What others must be able to do, :class:`GymVector` says; None where they cannot.
         """
-        if self._env.render_mode is None:
-            modes = ", ".join(repr(mode) for mode in self._env.metadata.get("render_modes", ())) or "none, it cannot"
-            raise ConfigError(f"'scenario_configs.render_mode' is not set; {self.configs['env_id']} offers {modes}")
-        return self._env.render()
-
-    def close(self) -> None:
-        """Close the gymnasium environment; a second time does nothing."""
-        self._env.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of gymnasium's random generator, from which later episodes follow."""
-        return {"np_random": self._env.unwrapped.np_random.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with a random generator's state that :meth:`state_dict` gave."""
-        self._env.unwrapped.np_random.bit_generator.state = state["np_random"]
+        if cls is not GymEnv:
+            return None
+        env_id, scenario_configs = configs.get("env_id", "CartPole-v1"), configs.get("scenario_configs") or {}
+        try:
+            spec = gymnasium.spec(env_id)
+        except (gymnasium.error.Error, ImportError, TypeError, ValueError):
+            return None  # the constructor says what is wrong
+        if spec.vector_entry_point is None:
+            return None
+        single = cls(**configs)
+        single.close()
+        native = cartpole_vector(spec, AGENT, seeds, max_step, scenario_configs)
+        if native is not None:
+            return native
+        spaces_of_one = single.observation_spaces[AGENT], single.action_spaces[AGENT]
+        return gymnasium_vector(spec, AGENT, seeds, max_step, scenario_configs, spaces_of_one)
 
 
 def env_desc_gen(
