@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import numpy as np
+import pyspiel
 import pytest
 from open_spiel.python.algorithms import expected_game_score, exploitability, policy_aggregator
 from open_spiel.python.policy import TabularPolicy
@@ -12,12 +13,21 @@ from scipy.optimize import linprog
 from malib_lite.contracts.exact import ExactGame
 from malib_lite.envs.open_spiel import OpenSpielEnv, exact
 from malib_lite.envs.open_spiel.exact import SequenceFormGame
-from malib_lite.envs.open_spiel.game_tree import CHANCE, TERMINAL, GameTree, expand_game
+from malib_lite.envs.open_spiel.game_tree import BUDGET, CHANCE, TERMINAL, GameTree, _Expansion, expand_game
 from malib_lite.envs.open_spiel.games import load_game
-from malib_lite.envs.open_spiel.tables import ChanceTable
+from malib_lite.envs.open_spiel.observers import make_observer
+from malib_lite.envs.open_spiel.tables import ChanceTable, MoveTable
 
 GOOFSPIEL_3 = "goofspiel(num_cards=3,imp_info=True,points_order=descending)"
+GOOFSPIEL_RANDOM = "goofspiel(num_cards=3,imp_info=True)"  # chance turns the point cards up
+REPEATED_GAME = "repeated_game(stage_game=matrix_rps(),num_repetitions=2)"
 GOOFSPIEL_4 = "goofspiel(num_cards=4,imp_info=True,points_order=descending)"
+
+
+def expand(env_id, budget=BUDGET):
+    """A tree of its own, that nobody has expanded before."""
+    game = load_game(env_id)
+    return GameTree.expand(game, make_observer(game, env_id, None), budget)
 
 
 def make(env_id):
@@ -52,12 +62,20 @@ def alone(game):
     return [np.ones(1) for _ in game.agents]
 
 
+def turn_based(tree):
+    """The game in a form that OpenSpiel's algorithms take: moves at once become moves in turn, as in the tree."""
+    simultaneous = tree.game.get_type().dynamics == pyspiel.GameType.Dynamics.SIMULTANEOUS
+    return pyspiel.convert_to_turn_based(tree.game) if simultaneous else tree.game
+
+
 def tabular(tree, tables):
     """OpenSpiel's form of one (I, A) table per player."""
-    policy = TabularPolicy(tree.game)
-    for keys, table in zip(tree.keys, tables, strict=True):
+    game = turn_based(tree)
+    policy = TabularPolicy(game)
+    for player, (keys, table) in enumerate(zip(tree.keys, tables, strict=True)):
+        head = "" if game is tree.game else f"Current player: {player}\n"
         for key, infoset in keys.items():
-            policy.policy_for_key(key)[:] = table[infoset]
+            policy.policy_for_key(head + key)[:] = table[infoset]
     return policy
 
 
@@ -122,7 +140,7 @@ def test_payoffs_are_open_spiels(env_id, sizes):
     assert payoffs.shape == (2, *sizes)
     for member in np.ndindex(*sizes):
         policy = tabular(tree, [pool[i] for pool, i in zip(pools, member, strict=True)])
-        values = expected_game_score.policy_value(tree.game.new_initial_state(), [policy] * 2)
+        values = expected_game_score.policy_value(turn_based(tree).new_initial_state(), [policy] * 2)
         np.testing.assert_allclose(payoffs[(slice(None), *member)], values, atol=1e-12)
 
 
@@ -134,12 +152,19 @@ def test_payoffs_of_three_players_are_open_spiels():
     assert payoffs.shape == (3, *sizes)
     for member in np.ndindex(*sizes):
         policy = tabular(tree, [pool[i] for pool, i in zip(pools, member, strict=True)])
-        values = expected_game_score.policy_value(tree.game.new_initial_state(), [policy] * 3)
+        values = expected_game_score.policy_value(turn_based(tree).new_initial_state(), [policy] * 3)
         np.testing.assert_allclose(payoffs[(slice(None), *member)], values, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "env_id, sizes", [("kuhn_poker", (4, 3)), ("leduc_poker", (2, 2)), ("kuhn_poker(players=3)", (3, 2, 2))]
+    "env_id, sizes",
+    [
+        ("kuhn_poker", (4, 3)),
+        ("leduc_poker", (2, 2)),
+        ("kuhn_poker(players=3)", (3, 2, 2)),
+        (GOOFSPIEL_3, (2, 3)),
+        ("matching_pennies_3p", (2, 1, 3)),
+    ],
 )
 @pytest.mark.parametrize("greedy", [False, True])
 def test_nash_conv_of_mixtures_is_that_of_the_aggregated_policy(env_id, sizes, greedy):
@@ -150,8 +175,8 @@ def test_nash_conv_of_mixtures_is_that_of_the_aggregated_policy(env_id, sizes, g
     mixtures = [rng.dirichlet(np.ones(size)) for size in sizes]
     num_players = len(sizes)
     members = [[tabular(tree, [pool[min(i, len(pool) - 1)] for pool in pools]) for i in range(size)] for size in sizes]
-    aggregate = policy_aggregator.PolicyAggregator(tree.game).aggregate(range(num_players), members, mixtures)
-    expected = exploitability.nash_conv(tree.game, aggregate, return_only_nash_conv=False)
+    aggregate = policy_aggregator.PolicyAggregator(turn_based(tree)).aggregate(range(num_players), members, mixtures)
+    expected = exploitability.nash_conv(turn_based(tree), aggregate, return_only_nash_conv=False)
     assert game.nash_conv(pools, mixtures) == pytest.approx(expected.nash_conv, abs=1e-9)
     np.testing.assert_allclose(game.gains(pools, mixtures), expected.player_improvements, atol=1e-9)
 
@@ -281,12 +306,14 @@ def test_fictitious_play_approaches_an_equilibrium_of_kuhn():
 )
 def test_sizes(env_id, num_nodes, num_infosets):
     start = time.perf_counter()
-    tree = GameTree.expand(load_game(env_id))
+    tree = expand(env_id)
     assert time.perf_counter() - start < 1.0
     assert tree.num_nodes == num_nodes and [len(legal) for legal in tree.legal] == num_infosets
 
 
-@pytest.mark.parametrize("env_id", ["kuhn_poker(players=3)", "leduc_poker", GOOFSPIEL_3, "tiny_hanabi"])
+@pytest.mark.parametrize(
+    "env_id", ["kuhn_poker(players=3)", "leduc_poker", GOOFSPIEL_3, GOOFSPIEL_RANDOM, "tiny_hanabi", "blotto"]
+)
 def test_the_arrays_are_a_tree(env_id):
     tree = expand_game(env_id)
     nodes = np.arange(tree.num_nodes)
@@ -306,7 +333,7 @@ def test_the_arrays_are_a_tree(env_id):
     assert not tree.returns[tree.player != TERMINAL].any()
 
 
-@pytest.mark.parametrize("env_id", ["leduc_poker", GOOFSPIEL_3, "tiny_hanabi"])
+@pytest.mark.parametrize("env_id", ["leduc_poker", GOOFSPIEL_3, GOOFSPIEL_RANDOM, "tiny_hanabi", "matching_pennies_3p"])
 def test_nodes_are_open_spiels_states(env_id):
     tree, rng = expand_game(env_id), np.random.default_rng(0)
     for node in rng.choice(tree.num_nodes, min(tree.num_nodes, 300), replace=False):
@@ -317,43 +344,90 @@ def test_nodes_are_open_spiels_states(env_id):
             assert tree.returns[node].tolist() == state.returns()
         elif player >= 0:
             infoset = tree.infoset[node]
-            assert player == state.current_player()
+            assert state.is_simultaneous_node() or player == state.current_player()
             assert infoset == tree.keys[player][state.information_state_string(player)]
-            assert np.array_equal(tree.observation[player][infoset], np.float32(tree.tensor(state, player)))
-            assert np.flatnonzero(tree.legal[player][infoset]).tolist() == state.legal_actions()
+            assert np.array_equal(tree.observation[player][infoset], tree.observer(state, player))
+            assert np.flatnonzero(tree.legal[player][infoset]).tolist() == state.legal_actions(player)
 
 
-def test_the_budget_counts_histories():
-    kuhn = load_game("kuhn_poker")
-    assert GameTree.expand(kuhn, budget=58) is not None
-    assert GameTree.expand(kuhn, budget=57) is None
+@pytest.mark.parametrize(
+    "env_id", ["kuhn_poker", "leduc_poker", GOOFSPIEL_4, "first_sealed_auction", "blotto", "sheriff"]
+)
+def test_the_budget_counts_histories(env_id):
+    """To the last one: guesses at the size of a tree must not turn a game away that fits."""
+    size = expand_game(env_id).num_nodes
+    assert expand(env_id, budget=size) is not None
+    assert expand(env_id, budget=size - 1) is None
 
 
-@pytest.mark.parametrize("env_id", ["bridge", "battleship", "dark_hex", "goofspiel"])
-def test_nobody_tries_to_expand_what_is_far_too_large(env_id):
-    start = time.perf_counter()
-    assert GameTree.expand(load_game(env_id)) is None
-    assert time.perf_counter() - start < 2.0
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "bridge",
+        "battleship",
+        "dark_hex",
+        "goofspiel",
+        "tic_tac_toe",  # 549,946 histories: a tenth too many
+        "python_tic_tac_toe",
+        "liars_dice(dice_sides=7)",  # most random descents see little of it
+        "oshi_zumo(coins=6,size=1)",
+        "leduc_poker(players=3)",
+    ],
+)
+def test_what_is_too_large_is_soon_given_up(env_id, monkeypatch):
+    visited = 0
+    visit = _Expansion._visit
+
+    def count(*args):
+        nonlocal visited
+        visited += 1
+        return visit(*args)
+
+    monkeypatch.setattr(_Expansion, "_visit", count)
+    assert expand(env_id) is None
+    assert visited < BUDGET / 8
 
 
-@pytest.mark.parametrize("env_id", ["tic_tac_toe", "bridge_uncontested_bidding", "catch"])
+@pytest.mark.parametrize(
+    "env_id", ["catch", REPEATED_GAME, "bridge_uncontested_bidding", "tarok", "misere(game=negotiation())"]
+)
 def test_games_without_information_states_or_open_chance_have_no_tree(env_id):
-    assert GameTree.expand(load_game(env_id)) is None
+    assert expand(env_id) is None
 
 
-def test_simultaneous_moves_become_moves_in_turn():
+@pytest.mark.parametrize("env_id", ["python_dynamic_routing", "dark_hex_ir(num_rows=2,num_cols=2)"])
+def test_games_whose_views_are_not_those_of_their_strings_have_no_tree(env_id):
+    assert expand(env_id) is None
+
+
+def test_moves_at_once_are_unseen_and_one_step():
     tree = expand_game("matrix_rps")
     assert tree.num_nodes == 1 + 3 + 9
     assert len(tree.legal[1]) == 1  # the second player does not see the first one's move
-    # Its own tensors, not those of the game that it was turned into, which are longer.
+    assert tree.inner.tolist() == [False] + [True] * 3 + [False] * 9
+    assert tree.num_steps().tolist() == [0] + [0] * 3 + [1] * 9
     assert tree.observation[0].shape[1] == load_game("matrix_rps").information_state_tensor_size()
 
 
+def test_where_moves_at_once_lead():
+    tree = expand_game("blotto(players=3,coins=3,fields=2)")
+    moves = MoveTable(tree)
+    assert moves.at_once and [infoset[0] for infoset in moves.infoset] == [0, 0, 0]
+    for ranks in np.ndindex(4, 4, 4):
+        node = moves.first[0] + sum(rank * stride[0] for rank, stride in zip(ranks, moves.stride, strict=True))
+        assert tree.player[node] == TERMINAL
+        path = []
+        while node:
+            path.insert(0, tree.action[node])
+            node = tree.parent[node]
+        assert path == list(ranks)
+
+
 def test_players_who_forget_have_no_sequence_form():
-    tree = expand_game("dark_hex_ir(num_rows=2,num_cols=2)")
+    tree = expand_game("liars_dice_ir(dice_sides=3)")
     assert tree is not None
     assert SequenceFormGame.build(tree) is None
-    assert OpenSpielEnv.make_exact(env_id="dark_hex_ir(num_rows=2,num_cols=2)") is None
+    assert OpenSpielEnv.make_exact(env_id="liars_dice_ir(dice_sides=3)") is None
     assert SequenceFormGame.build(expand_game("dark_hex(num_rows=2,num_cols=2)")) is not None
 
 
@@ -376,7 +450,7 @@ def test_uneven_chance_is_drawn_and_weighed():
     probability[1:4] = 0.7, 0.1, 0.2
     uneven = dataclasses.replace(tree, probability=probability)
     num_draws = 200_000
-    drawn = ChanceTable(uneven).draw_first(num_draws, np.random.default_rng(0))
+    drawn = ChanceTable(uneven).draw_first(np.random.default_rng(0).random(num_draws))
     first_card = tree.action[tree.parent[drawn]]
     np.testing.assert_allclose(np.bincount(first_card) / num_draws, [0.7, 0.1, 0.2], atol=0.005)
     second_card = tree.action[drawn]
@@ -398,7 +472,7 @@ def test_chance_inside_the_game_is_drawn_from_the_right_node():
     inside = np.flatnonzero(tree.player == CHANCE)
     inside = inside[tree.player[tree.parent[inside]] >= 0]
     nodes = np.repeat(inside, 2000)
-    drawn = table.draw(nodes, np.random.default_rng(0))
+    drawn = table.draw(nodes, np.random.default_rng(0).random(len(nodes)))
     assert np.array_equal(tree.parent[drawn], nodes)
     counts = np.bincount(drawn, minlength=tree.num_nodes)
     children = np.flatnonzero(np.isin(tree.parent, inside))

@@ -12,11 +12,16 @@ from scipy import stats
 
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import TimeStep
-from malib_lite.envs.open_spiel import OpenSpielEnv, env_desc_gen, env_ids
+from malib_lite.envs.open_spiel import OpenSpielEnv, env_desc_gen, env_ids, observers, survey_ids
 from malib_lite.envs.open_spiel.compiled import CompiledVector
-from malib_lite.envs.open_spiel.game_tree import BUDGET, TERMINAL, expand_game
+from malib_lite.envs.open_spiel.game_tree import BUDGET, CHANCE, TERMINAL, expand_game
+from malib_lite.rollout.vector_env import DictVectorEnv, vectorise
 
 GOOFSPIEL_3 = "goofspiel(num_cards=3,imp_info=True,points_order=descending)"
+GOOFSPIEL_RANDOM = "goofspiel(num_cards=3,imp_info=True)"  # chance turns the point cards up
+LIARS_DICE_3 = "liars_dice(dice_sides=3)"
+OSHI_ZUMO = "oshi_zumo(coins=3,size=1,horizon=4)"
+SECRETIVE = "misere(game=cached_tree(game=negotiation()))"  # draws within its rules, two games deep
 CLIFF = "cliff_walking(height=2,width=3,horizon=5)"  # small, and pays at every step
 
 
@@ -34,8 +39,8 @@ def play(env, rng, **begin):
     return steps, actions
 
 
-def vector(env_id, num_envs, seed=0, max_step=None):
-    venv = OpenSpielEnv.make_vector(seeds(num_envs, seed), max_step, env_id=env_id)
+def vector(env_id, num_envs, seed=0, max_step=None, **configs):
+    venv = OpenSpielEnv.make_vector(seeds(num_envs, seed), max_step, env_id=env_id, **configs)
     assert isinstance(venv, CompiledVector)
     return venv
 
@@ -111,6 +116,9 @@ def test_kuhn_by_hand():
         "python_tic_tac_toe",
         "misere(game=kuhn_poker())",
         "negotiation",
+        "python_iterated_prisoners_dilemma",
+        "repeated_game(stage_game=matrix_rps(),num_repetitions=10)",
+        "turn_based_simultaneous_game(game=goofspiel(num_cards=3))",
     ],
 )
 def test_rewards_add_up_to_the_returns(env_id):
@@ -188,7 +196,7 @@ def test_time_limit():
     assert all(step.terminated.values()) and not any(step.truncated.values())
 
 
-@pytest.mark.parametrize("env_id", ["leduc_poker", "negotiation", "2048", GOOFSPIEL_3.replace("descending", "random")])
+@pytest.mark.parametrize("env_id", ["leduc_poker", "2048", GOOFSPIEL_RANDOM, "negotiation", "tarok", SECRETIVE])
 def test_a_seed_begins_the_same_episodes(env_id):
     def episodes(seed):
         env, rng = OpenSpielEnv(env_id=env_id), np.random.default_rng(1)
@@ -207,6 +215,39 @@ def test_without_a_seed_episodes_differ():
     assert len(cards) > 1
 
 
+@pytest.mark.parametrize("env_id", ["leduc_poker", "negotiation", SECRETIVE])
+def test_the_random_state_goes_on_where_it_stood(env_id):
+    def episodes(env):
+        rng = np.random.default_rng(4)
+        return [play(env, rng, max_step=20)[0] for _ in range(3)]
+
+    env, other = OpenSpielEnv(env_id=env_id), OpenSpielEnv(env_id=env_id)
+    assert env.state_dict() is None  # nothing has been drawn
+    play(env, np.random.default_rng(0), seed=5)
+    state = pickle.loads(pickle.dumps(env.state_dict()))
+    after = episodes(env)
+    other.begin(seed=6)
+    other.load_state_dict(state)
+    assert other.finished
+    assert same(episodes(other), after)
+    other.begin(seed=6)
+    assert not same(episodes(other), after)
+
+
+def test_vectors_of_ordinary_environments_go_on_where_they_stood():
+    def make(root):
+        return vectorise(env_desc_gen(env_id="leduc_poker", compiled=False), 4, root)
+
+    venv, other = make(0), make(1)
+    assert isinstance(venv, DictVectorEnv)
+    rows_of(venv, range(4), 10)
+    state = pickle.loads(pickle.dumps(venv.state_dict()))
+    after = rows_of(venv, range(4), 10)
+    assert rows_of(other, range(4), 10) != after
+    other.load_state_dict(state)
+    assert rows_of(other, range(4), 10) == after
+
+
 def test_the_form_of_the_documents():
     env, rng = OpenSpielEnv(env_id="kuhn_poker"), np.random.default_rng(0)
     env.seed(3)
@@ -221,7 +262,7 @@ def test_environments_and_descriptions_travel():
     description = env_desc_gen(env_id="leduc_poker(players=3)", compiled=False)
     assert description["creator"] is OpenSpielEnv
     assert description["possible_agents"] == ["player_0", "player_1", "player_2"]
-    assert description["config"] == {"env_id": "leduc_poker(players=3)", "compiled": False}
+    assert description["config"] == {"env_id": "leduc_poker(players=3)", "compiled": False}  # no more than was said
     copy = pickle.loads(pickle.dumps(description))
     assert copy["observation_spaces"] == description["observation_spaces"]
     env = copy["creator"](**copy["config"])
@@ -230,19 +271,110 @@ def test_environments_and_descriptions_travel():
     assert list(step.observations) == ["player_1"]
 
 
-def test_every_listed_game_can_be_played():
-    rng = np.random.default_rng(0)
-    names = env_ids()
-    assert {"kuhn_poker", "leduc_poker", "tic_tac_toe", "goofspiel", "python_kuhn_poker"} <= set(names)
-    assert not {"misere", "mfg_garnet", "chat_game", "coin_game", "crossword"} & set(names)
-    assert names == sorted(names)
+def test_every_game_can_be_played_or_says_why_not(tmp_path):
+    registered = {game_type.short_name: game_type for game_type in pyspiel.registered_games()}
+    names = survey_ids()
+    assert [name.split("(")[0] for name in names] == sorted(registered)
+    assert set(env_ids()) < set(names)
+    assert all(registered[name].default_loadable for name in env_ids())
+    refused, rng = {}, np.random.default_rng(0)
     for name in names:
         if name == "bridge_uncontested_bidding":  # seconds for a move
             continue
-        env = OpenSpielEnv(env_id=name)
+        try:
+            env = OpenSpielEnv(env_id=name)
+        except ConfigError as error:
+            refused[name] = str(error)
+            continue
         steps, _ = play(env, rng, seed=0, max_step=5)
         for agent, observation in itertools.chain(*(step.observations.items() for step in steps)):
             assert env.observation_spaces[agent].contains(observation), name
+    mean_field = {name for name in registered if name.startswith("mfg_")}
+    assert set(refused) == mean_field | {"chat_game", "crossword", "efg_game", "nfg_game"}
+    assert not set(refused) & set(env_ids())
+    assert "filename" in refused["efg_game"]
+
+
+def test_games_from_files(tmp_path):
+    (tmp_path / "game.efg").write_text(
+        'EFG 2 R "game" { "A" "B" }\n'
+        'p "" 1 1 "" { "l" "r" } 0\n'
+        't "" 1 "" { 1 2 }\n'
+        'p "" 2 1 "" { "a" "b" } 0\n'
+        't "" 2 "" { 0 0 }\n'
+        't "" 3 "" { 3 1 }\n'
+    )
+    (tmp_path / "game.nfg").write_text('NFG 1 R "game" { "A" "B" } { 2 2 }\n\n1 1 0 2 2 0 1 1\n')
+    for name in ("efg", "nfg"):
+        env_id = f"{name}_game(filename={tmp_path / 'game'}.{name})"
+        steps, _ = play(OpenSpielEnv(env_id=env_id), np.random.default_rng(0), seed=0)
+        assert all(steps[-1].terminated.values())
+        assert vector(env_id, 2).reset(np.ones(2, bool))["player_0"].acting.all()
+
+
+# -- what is seen ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "env_id, kind, length",
+    [
+        ("kuhn_poker", None, 11),
+        ("kuhn_poker", "information_state", 11),
+        ("kuhn_poker", "observation", 7),
+        ("tic_tac_toe", None, 27),
+        ("tic_tac_toe", "observation", 27),
+        ("python_dynamic_routing", None, 66),  # claims a tensor of the information state, which is empty
+    ],
+)
+def test_what_is_seen_can_be_chosen(env_id, kind, length):
+    env = OpenSpielEnv(env_id=env_id, observation=kind)
+    step = env.begin(seed=0)
+    for agent, seen in step.observations.items():
+        assert env.observation_spaces[agent].shape == seen.shape == (length,)
+    state, method = env._state, (kind or "information_state") if env_id == "kuhn_poker" else "observation"
+    agent = next(iter(step.observations))
+    player = env.possible_agents.index(agent)
+    np.testing.assert_array_equal(step.observations[agent], getattr(state, f"{method}_tensor")(player))
+
+
+@pytest.mark.parametrize(
+    "env_id, kind",
+    [
+        ("coin_game", "observation"),
+        ("cribbage", "information_state"),
+        ("cribbage", "observation"),
+        ("liars_dice_ir", "information_state"),
+        ("tarok", "information_state"),
+    ],
+)
+def test_games_without_tensors_are_spelt(env_id, kind):
+    env, rng = OpenSpielEnv(env_id=env_id, observation=kind), np.random.default_rng(0)
+    step = env.begin(seed=0, max_step=50)
+    while not env.finished:
+        for agent, seen in step.observations.items():
+            text = getattr(env._state, f"{kind}_string")(env.possible_agents.index(agent))
+            assert bytes(np.rint(seen * 255).astype(np.uint8)).rstrip(b"\0") == text.encode()
+        step = env.advance(choose(step, rng))
+
+
+def test_what_is_spelt_by_an_observer_of_the_game():
+    env = OpenSpielEnv(env_id="python_iterated_prisoners_dilemma")
+    env.begin(seed=1)
+    step = env.advance({"player_0": 0, "player_1": 1})
+    texts = [bytes(np.rint(seen * 255).astype(np.uint8)).rstrip(b"\0") for seen in step.observations.values()]
+    assert texts == [b"us:C op:D", b"us:D op:C"]
+
+
+def test_of_what_is_too_long_the_end_is_seen():
+    game = pyspiel.load_game("coin_game")
+    state = game.new_initial_state()
+    while state.is_chance_node():
+        state.apply_action(state.legal_actions()[0])
+    text = state.observation_string(0).encode()
+    whole, part = (observers.Observer("observation", length, True)(state, 0) for length in (1000, 10))
+    assert bytes(np.rint(whole * 255).astype(np.uint8)) == text + bytes(1000 - len(text))
+    assert bytes(np.rint(part * 255).astype(np.uint8)) == text[-10:]
+    assert whole.dtype == part.dtype == np.float32 and whole.max() <= 1
 
 
 # -- errors ------------------------------------------------------------------------------------------------------
@@ -259,7 +391,16 @@ def test_every_listed_game_can_be_played():
         ({"env_id": "misere"}, "needs parameters.*game"),
         ({"env_id": "mfg_garnet"}, "mean-field"),
         ({"env_id": "crossword"}, "structures"),
-        ({"env_id": "coin_game"}, "no tensor"),
+        ({"env_id": "misere(game=kuhn_pocker())"}, "no game 'kuhn_pocker': did you mean 'kuhn_poker'"),
+        ({"env_id": "misere(game=kuhn_poker(plyers=3))"}, "'kuhn_poker' has no parameter 'plyers'.*'players'"),
+        ({"env_id": "misere(game=kuhn_poker)"}, r"'game' must be a game; write 'game=kuhn_poker\(\)'"),
+        ({"env_id": "efg_game"}, "needs parameters.*filename"),
+        ({"env_id": "chat_game"}, "more actions than it declares"),
+        ({"env_id": "kuhn_poker", "observation": "tensor"}, "must be one of information_state, observation"),
+        ({"env_id": "kuhn_poker", "observation": 1}, "must be one of information_state, observation"),
+        ({"env_id": "tic_tac_toe", "observation": "information_state"}, "does not offer it, only 'observation'"),
+        ({"env_id": "hearts", "observation": "observation"}, "does not offer it, only 'information_state'"),
+        ({"env_id": "coin_game", "observation": "information_state"}, "does not offer it, only 'observation'"),
         ({"env_id": ""}, "must be the name"),
         ({"env_id": 3}, "must be the name"),
         ({"env_ids": "kuhn_poker"}, "unknown key 'env_ids': did you mean 'env_id'"),
@@ -287,6 +428,17 @@ def test_games_that_must_be_compiled_and_cannot(env_id):
         OpenSpielEnv(env_id=env_id, compiled=True)
     with pytest.raises(ConfigError, match=message):
         OpenSpielEnv.make_vector(range(2), None, env_id=env_id, compiled=True)
+
+
+def test_the_fast_path_is_chosen_by_itself():
+    def kind(**config):
+        return type(vectorise({"creator": OpenSpielEnv, "config": config}, 2, 0, max_step=10))
+
+    assert kind(env_id="kuhn_poker") is kind(env_id="kuhn_poker", compiled=True) is CompiledVector
+    assert kind(env_id=GOOFSPIEL_3, observation="observation") is CompiledVector
+    assert kind(env_id="start_at(game=tic_tac_toe(),history=4;0)") is CompiledVector  # perfect information
+    assert kind(env_id="kuhn_poker", compiled=False) is DictVectorEnv
+    assert kind(env_id="tic_tac_toe") is kind(env_id="catch") is DictVectorEnv
 
 
 def test_where_there_is_no_compiled_form():
@@ -333,62 +485,107 @@ def test_compiled_kuhn_by_hand():
     assert not views["player_0"].terminated.any() and not views["player_0"].reward.any()
 
 
-@pytest.mark.parametrize("env_id", ["kuhn_poker(players=3)", "leduc_poker", GOOFSPIEL_3, "tiny_hanabi", CLIFF])
-def test_both_paths_show_the_same_at_the_same_histories(env_id):
-    env, tree, rng = OpenSpielEnv(env_id=env_id), expand_game(env_id), np.random.default_rng(0)
-    venv = vector(env_id, 1)
+def test_compiled_goofspiel_by_hand():
+    venv = vector(GOOFSPIEL_3, 3, max_step=2)
+    views = venv.reset(everywhere(venv))
+    assert all(view.acting.all() and view.action_mask.all() for view in views.values())
+    views = venv.step({"player_0": np.array([2, 1, 0]), "player_1": np.array([0, 1, 2])})
+    assert all(view.acting.all() and not view.reward.any() for view in views.values())  # one step for both moves
+    assert views["player_0"].action_mask.tolist() == [[True, True, False], [True, False, True], [False, True, True]]
+    assert views["player_1"].action_mask.tolist() == [[False, True, True], [True, False, True], [True, True, False]]
+    assert np.array_equal(views["player_0"].observation[1, :3], views["player_1"].observation[1, :3])
+    with pytest.raises(ValueError, match=r"illegal action 0 of player_1 in environment 0; legal are \[1, 2\]"):
+        venv.step({"player_0": np.array([0, 0, 1]), "player_1": np.array([0, 0, 0])})
+    with pytest.raises(ValueError, match="player_1 is to act and has no action"):
+        venv.step({"player_0": np.array([0, 0, 1])})
+    views = venv.step({"player_0": np.array([1, 0, 1]), "player_1": np.array([1, 2, 1])})  # the last card plays itself
+    assert venv.finished.all() and views["player_0"].terminated.all() and not views["player_0"].truncated.any()
+    assert views["player_0"].reward.tolist() == [1, -1, -1] and views["player_1"].reward.tolist() == [-1, 1, 1]
+
+
+LOCKSTEP = [
+    ("kuhn_poker(players=3)", None, None),
+    ("kuhn_poker", "observation", 2),
+    ("leduc_poker", None, None),
+    ("leduc_poker", "observation", 3),
+    (LIARS_DICE_3, None, 4),
+    ("liars_dice_ir(dice_sides=3)", None, 4),  # seen as text
+    (GOOFSPIEL_3, None, None),
+    (GOOFSPIEL_3, None, 1),
+    (GOOFSPIEL_RANDOM, "observation", 1),
+    ("goofspiel(num_cards=3,players=3)", None, 1),
+    ("turn_based_simultaneous_game(game=goofspiel(num_cards=3))", None, 3),
+    ("matching_pennies_3p", None, None),
+    (OSHI_ZUMO, None, 2),
+    ("start_at(game=tic_tac_toe(),history=4;0)", None, 5),
+    ("restricted_nash_response(fixed_player=0,game=kuhn_poker(),p=0.5)", None, None),
+    ("tiny_hanabi", None, None),
+    ("sheriff", None, 3),
+    (CLIFF, None, 3),
+]
+
+
+@pytest.mark.parametrize("env_id, observation, max_step", LOCKSTEP)
+def test_both_paths_show_the_same_at_the_same_histories(env_id, observation, max_step):
+    env, rng = OpenSpielEnv(env_id=env_id, observation=observation), np.random.default_rng(0)
+    tree = expand_game(env_id, observation)
+    venv = vector(env_id, 1, max_step=max_step, observation=observation)
     assert venv.possible_agents == env.possible_agents
     assert venv.observation_spaces == env.observation_spaces and venv.action_spaces == env.action_spaces
-    simultaneous = tree.skip > 0
-    for _ in range(150):
-        step = env.begin()
-        venv.reset(everywhere(venv))
-        venv._node[0] = walk(tree, env._state)  # deal the same cards
-        venv._look()
+    # Chance leads both to the same node.
+    venv._chance.draw_first = venv._chance.draw = lambda *_: np.array([walk(tree, env._state)])
+    truncations = 0
+    for _ in range(60):
+        step = env.begin(max_step=max_step)
+        views = venv.reset(everywhere(venv))
+        check_equal(env, step, venv, views)
         while not env.finished:
-            for player, agent in enumerate(env.possible_agents):
-                view = venv._views[agent]
-                assert view.acting[0] == (agent in step.observations) or simultaneous
-                if not view.acting[0]:
-                    continue
-                np.testing.assert_array_equal(view.observation[0], step.observations[agent])
-                np.testing.assert_array_equal(view.action_mask[0], step.action_masks[agent])
-                table, masks = venv.observation_table(agent)
-                np.testing.assert_array_equal(table[view.observation_index[0]], step.observations[agent])
-                np.testing.assert_array_equal(masks[view.observation_index[0]], step.action_masks[agent])
-                if simultaneous and player == 0:
-                    first = {agent: choose(step, rng)[agent]}
-                    venv.step({agent: np.array([first[agent]])})
-            actions = choose(step, rng) | (first if simultaneous else {})
+            actions = choose(step, rng)
             step = env.advance(actions)
-            venv.step({agent: np.array([action]) for agent, action in actions.items()})
-            rewards = [venv._views[agent].reward[0] for agent in env.possible_agents]
-            np.testing.assert_allclose(rewards, list(step.rewards.values()), atol=1e-6)
-            assert venv.finished[0] == env.finished == venv._views["player_0"].terminated[0]
-            if not env.finished:  # whatever chance has done
-                venv._node[0] = walk(tree, env._state)
-                venv._look()
+            views = venv.step({agent: np.array([action]) for agent, action in actions.items()})
+            check_equal(env, step, venv, views)
+        truncations += any(step.truncated.values())
+    assert (truncations > 0) == (max_step is not None)
+
+
+def check_equal(env, step, venv, views):
+    """Whether a compiled game shows what the ordinary one has just shown, which no other row does."""
+    assert venv.finished[0] == env.finished
+    for agent, view in views.items():
+        assert view.acting[0] == (agent in step.observations and not env.finished)
+        assert view.reward[0] == pytest.approx(step.rewards[agent], abs=1e-6)
+        assert view.terminated[0] == step.terminated[agent] and view.truncated[0] == step.truncated[agent]
+        if view.acting[0] or view.truncated[0]:
+            np.testing.assert_array_equal(view.observation[0], step.observations[agent])
+            np.testing.assert_array_equal(view.action_mask[0], step.action_masks[agent])
+            table, masks = venv.observation_table(agent)
+            np.testing.assert_array_equal(table[view.observation_index[0]], step.observations[agent])
+            np.testing.assert_array_equal(masks[view.observation_index[0]], step.action_masks[agent])
 
 
 def walk(tree, state):
     """The node of a state of the ordinary path."""
     node = 0
-    for action in state.history():
+    for move in state.full_history():
+        if move.player != (-1 if tree.player[node] == CHANCE else tree.player[node]):
+            continue  # of somebody who had nothing to choose
         children = tree.first_child[node] + np.arange(tree.num_children[node])
-        (node,) = children[tree.action[children] == action]
+        (node,) = children[tree.action[children] == move.action]
     return node
 
 
-def exact_outcomes(tree):
-    """Probabilities of (decisions, returns) under uniformly random legal play."""
-    reach, lengths = np.ones(tree.num_nodes), tree.num_decisions()
+def exact_outcomes(tree, max_step=None):
+    """Probabilities of (steps, truncated, returns) under uniformly random legal play."""
+    reach, steps = np.ones(tree.num_nodes), tree.num_steps()
     for level in tree.levels():
         parent = tree.parent[level]
         uniform = np.where(tree.player[parent] >= 0, 1.0 / np.maximum(tree.num_children[parent], 1), 1.0)
         reach[level] = reach[parent] * tree.probability[level] * uniform
     outcomes = collections.Counter()
-    for leaf in np.flatnonzero(tree.player == TERMINAL):
-        outcomes[(int(lengths[leaf]), *tree.returns[leaf])] += reach[leaf]
+    for node in np.flatnonzero((tree.player != CHANCE) & ~tree.inner):
+        terminal, cut = tree.player[node] == TERMINAL, steps[node] == max_step
+        if (terminal and (max_step is None or steps[node] <= max_step)) or cut:
+            outcomes[(int(steps[node]), bool(not terminal), *tree.returns[node])] += reach[node]
     return outcomes
 
 
@@ -407,9 +604,9 @@ def p_value(expected, seen):
     return stats.chisquare(observed, predicted).pvalue
 
 
-def play_compiled(env_id, num_episodes, num_envs=512, actions=draw):
-    """(decisions, returns) of random episodes; each environment plays as many, or short ones would come too often."""
-    venv, rng = vector(env_id, num_envs), np.random.default_rng(1)
+def play_compiled(env_id, num_episodes, num_envs=512, max_step=None, actions=draw):
+    """Outcomes of random episodes; each environment plays as many, or short ones would come too often."""
+    venv, rng = vector(env_id, num_envs, max_step=max_step), np.random.default_rng(1)
     seen, length = collections.Counter(), np.zeros(num_envs, int)
     due = np.full(num_envs, num_episodes // num_envs)
     views = venv.reset(everywhere(venv))
@@ -420,11 +617,24 @@ def play_compiled(env_id, num_episodes, num_envs=512, actions=draw):
         length += running
         returns += np.stack([view.reward for view in views.values()], axis=1)
         ended = running & venv.finished
-        seen.update((int(n), *map(float, r)) for n, r in zip(length[ended], returns[ended], strict=True))
+        cut = views["player_0"].truncated
+        outcomes = zip(length[ended], cut[ended], returns[ended], strict=True)
+        seen.update((int(n), bool(c), *map(float, r)) for n, c, r in outcomes)
         length[ended], returns[ended] = 0, 0
         due -= ended
         if (ended & (due > 0)).any():
             views = venv.reset(ended & (due > 0))
+    return seen
+
+
+def play_ordinary(env_id, num_episodes, max_step=None):
+    """Outcomes of random episodes."""
+    env, rng = OpenSpielEnv(env_id=env_id, compiled=False), np.random.default_rng(2)
+    seen = collections.Counter()
+    env.begin(seed=3)
+    for _ in range(num_episodes):
+        steps, _ = play(env, rng, max_step=max_step)
+        seen[(env.cnt, any(steps[-1].truncated.values()), *env.episode_returns.values())] += 1
     return seen
 
 
@@ -433,11 +643,41 @@ def first_half(views, rng):
     return {agent: np.where(rng.random(len(a)) < 0.1, 0, a) for agent, a in draw(views, rng).items()}
 
 
-@pytest.mark.parametrize("env_id", ["kuhn_poker", "kuhn_poker(players=3)", "leduc_poker", GOOFSPIEL_3])
-def test_compiled_games_end_as_often_in_every_way_as_they_should(env_id):
-    expected = exact_outcomes(expand_game(env_id))
+OUTCOMES = [
+    ("kuhn_poker", None),
+    ("kuhn_poker", 2),
+    ("kuhn_poker(players=3)", None),
+    ("leduc_poker", None),
+    ("leduc_poker", 4),
+    (LIARS_DICE_3, None),
+    (GOOFSPIEL_3, None),
+    (GOOFSPIEL_RANDOM, None),
+    ("matching_pennies_3p", None),
+    (OSHI_ZUMO, 3),
+    (CLIFF, 4),
+]
+
+
+@pytest.mark.parametrize("env_id, max_step", OUTCOMES)
+def test_both_paths_end_as_often_in_every_way_as_they_should(env_id, max_step):
+    tree = expand_game(env_id)
+    expected = exact_outcomes(tree, max_step)
     assert sum(expected.values()) == pytest.approx(1.0)
-    assert p_value(expected, play_compiled(env_id, 512 * 100)) > 1e-3
+    compiled = play_compiled(env_id, 512 * 100, max_step=max_step)
+    ordinary = play_ordinary(env_id, 1500, max_step=max_step)
+    assert p_value(expected, compiled) > 1e-3
+    assert p_value(expected, ordinary) > 1e-3
+    values = np.array([outcome[2:] for outcome in expected])
+    mean = np.array(list(expected.values())) @ values
+    for seen in (compiled, ordinary):
+        shares = np.array([seen[outcome] for outcome in expected]) / sum(seen.values())
+        error = np.sqrt((shares @ values**2 - (shares @ values) ** 2) / sum(seen.values()))
+        assert np.all(np.abs(shares @ values - mean) <= 4.5 * error + 1e-12)
+    if max_step is None:
+        game = OpenSpielEnv.make_exact(env_id=env_id)
+        masks = [game.information_sets(agent)[1] for agent in game.agents]
+        payoffs = game.payoffs([(mask / mask.sum(axis=1, keepdims=True))[None] for mask in masks])
+        np.testing.assert_allclose(payoffs.ravel(), mean, atol=1e-12)
 
 
 def test_the_test_of_outcomes_notices_other_play():
@@ -445,15 +685,39 @@ def test_the_test_of_outcomes_notices_other_play():
     assert p_value(expected, play_compiled("kuhn_poker", 512 * 100, actions=first_half)) < 1e-9
 
 
-@pytest.mark.parametrize("env_id", ["kuhn_poker", "leduc_poker"])
-def test_ordinary_games_end_as_often_in_every_way_as_they_should(env_id):
-    env, rng = OpenSpielEnv(env_id=env_id, compiled=False), np.random.default_rng(2)
-    seen = collections.Counter()
-    env.begin(seed=3)
-    for _ in range(5000):
-        play(env, rng)
-        seen[(env.cnt, *env.episode_returns.values())] += 1
-    assert p_value(exact_outcomes(expand_game(env_id)), seen) > 1e-3
+def rows_of(venv, seeds, num_steps):
+    """What each row sees and earns in its first ``num_steps`` steps, when it draws its actions from its own seed."""
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    rows = [[] for _ in seeds]
+    views = venv.reset(everywhere(venv))
+    for _ in range(num_steps):
+        actions = {agent: np.full(len(seeds), -1) for agent in views}
+        for i, generator in enumerate(generators):
+            for agent, view in views.items():
+                rows[i].append(float(view.reward[i]))
+                if view.acting[i]:
+                    rows[i].append(view.observation[i].tolist())
+                    actions[agent][i] = generator.choice(np.flatnonzero(view.action_mask[i]))
+        views = venv.step(actions)
+        if venv.finished.any():
+            views = venv.reset(venv.finished)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "env_id, max_step", [("kuhn_poker", None), ("leduc_poker", 3), (GOOFSPIEL_RANDOM, None), ("negotiation", 3)]
+)
+@pytest.mark.parametrize("compiled", [None, False])
+def test_a_row_depends_on_its_seed_alone(env_id, max_step, compiled):
+    def rows(*seeds):
+        description = {"env_id": env_id, "compiled": compiled}
+        venv = OpenSpielEnv.make_vector(seeds, max_step, **description)
+        return rows_of(venv or DictVectorEnv(OpenSpielEnv, description, seeds, max_step), seeds, 40)
+
+    together = rows(3, 1, 4, 15, 9)
+    assert rows(3, 1) + rows(4, 15, 9) == together  # two vectors
+    assert rows(26, 4, 5)[1] == together[2]  # other company, another place
+    assert all(a != b for a, b in itertools.combinations(together, 2))
 
 
 def test_a_hundred_thousand_legal_draws_and_the_whole_table():
@@ -488,7 +752,7 @@ def test_compiled_games_refuse_illegal_actions(env_id, bad):
     venv, rng = vector(env_id, 64), np.random.default_rng(0)
     views = venv.reset(everywhere(venv))
     views = venv.step(draw(views, rng))
-    (agent,) = (agent for agent, view in views.items() if view.acting[5])
+    agent = next(agent for agent, view in views.items() if view.acting[5])
     actions = draw(views, rng)
     if bad is None:  # in range, but not now
         illegal = ~views[agent].action_mask[5]
@@ -514,7 +778,10 @@ def test_actions_that_are_no_integers_are_refused():
     venv.step({"player_0": np.ones(4, np.int32)})
 
 
-@pytest.mark.parametrize("env_id, max_step", [("leduc_poker", 3), ("kuhn_poker", 1), ("kuhn_poker(players=3)", 2)])
+@pytest.mark.parametrize(
+    "env_id, max_step",
+    [("leduc_poker", 3), ("kuhn_poker", 1), ("kuhn_poker(players=3)", 2), (GOOFSPIEL_3, 1), (GOOFSPIEL_RANDOM, 1)],
+)
 def test_compiled_time_limit(env_id, max_step):
     """At the limit, everybody gets a final observation: that of the ordinary path, of the same history."""
     env, rng = OpenSpielEnv(env_id=env_id), np.random.default_rng(0)

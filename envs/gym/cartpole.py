@@ -116,22 +116,23 @@ class CartPoleVector(VectorEnvironment):
 
         # https://coneural.org/florian/papers/05_cart_pole.pdf, as gymnasium has it
         positions, speeds, change = self._positions, self._speeds, self._change
-        cos, sin, work, product = self._scratch
+        cos, sin, square, product = self._scratch
         linear, angular = self._accelerations
         temp = self._pushes.take(action)
-        np.cos(positions[1], out=cos)
         np.sin(positions[1], out=sin)
-        np.multiply(speeds[1], speeds[1], out=work)
-        work *= sin
-        work *= self._pole
-        temp += work
+        np.multiply(speeds[1], speeds[1], out=product)
+        product *= sin
+        product *= self._pole
+        temp += product
+        np.multiply(sin, sin, out=square)
+        np.subtract(1.0, square, out=square)
+        np.sqrt(square, out=cos)  # no pole stands or falls beyond a right angle; half the price of a cosine
         np.multiply(cos, temp, out=product)
         sin *= self._gravity
         sin -= product
-        np.multiply(cos, cos, out=work)
-        work *= -self._inertia_shift
-        work += self._inertia
-        np.divide(sin, work, out=angular)
+        square *= -self._inertia_shift
+        square += self._inertia
+        np.divide(sin, square, out=angular)
         np.multiply(angular, cos, out=product)
         product *= self._pole
         np.subtract(temp, product, out=linear)

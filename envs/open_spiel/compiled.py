@@ -12,15 +12,13 @@ from malib_lite.contracts.streams import RowStreams
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.envs.open_spiel.game_tree import CHANCE, TERMINAL, GameTree
 from malib_lite.envs.open_spiel.games import action_space, agents_of, observation_space
-from malib_lite.envs.open_spiel.tables import ChanceTable, FinalViews
+from malib_lite.envs.open_spiel.tables import ChanceTable, FinalViews, MoveTable
 
 
 class CompiledVector(VectorEnvironment):
-    """E copies of a game whose tree is known; one step is one decision in each of them.
+    """E copies of a game whose tree is known; one step is one move in each of them, of all who move at once.
 
-    The agents' views share one array of observations and one of masks, since at most one agent acts in an environment.
-    Where a game lets several players move at once, they decide one after the other, unseen by each other, and each
-    decision counts as a step.
+    Where at most one agent acts at a time, the agents' views share one array of observations and one of masks.
 
     Observations and masks of :meth:`observation_table` begin with the agent's information sets in the order of the
     game's exact form. Where ``max_step`` can cut episodes short, rows follow for what an agent may see when its time
@@ -32,50 +30,47 @@ class CompiledVector(VectorEnvironment):
         Args:
             tree: the game.
             seeds: E integers, a stream of chance moves for each row.
-            max_step: episodes are truncated after so many decisions.
+            max_step: episodes are truncated after so many steps.
         """
         self.num_envs = num_envs = len(seeds)
         self.possible_agents: list[AgentID] = agents_of(tree.game)
-        length, num_actions = tree.observation[0].shape[1], tree.num_actions
+        length, num_actions = tree.observer.length, tree.num_actions
         self.observation_spaces = {agent: observation_space(length) for agent in self.possible_agents}
         self.action_spaces = {agent: action_space(num_actions) for agent in self.possible_agents}
         self.finished = np.ones(num_envs, bool)
         self._streams = RowStreams(seeds)
         self._tree = tree
-        self._num_actions = num_actions
         self._chance = ChanceTable(tree)
-        self._make_tables(tree)
+        moves = MoveTable(tree)
+        self._make_tables(tree, moves)
+        players = range(tree.num_players)
+        self._seats = [_Seat(tree, moves, group, num_envs) for group in (zip(players) if moves.at_once else [players])]
         # An episode that ends by itself in its last step is not cut: only nodes of a decision yet to come are.
-        depth = tree.num_decisions()
-        cut_nodes = np.flatnonzero((tree.player >= 0) & (depth == max_step))
+        cut_nodes = np.flatnonzero((tree.player >= 0) & ~tree.inner & (tree.num_steps() == max_step))
         self._max_step = max_step if len(cut_nodes) else None
-        self._final = [FinalViews(tree, player, cut_nodes) for player in range(tree.num_players)]
+        self._final = [FinalViews(tree, player, moves.infoset[player], cut_nodes) for player in players]
 
         self._park = tree.num_nodes
         self._node = np.full(num_envs, self._park)
         self._node_before = np.empty_like(self._node)
-        self._row = np.full(num_envs, self._num_rows)  # of the tables
-        self._entry = np.empty_like(self._row)
-        self._choice = np.zeros(num_envs, np.int64)
         self._num_steps = np.zeros(num_envs, np.int64)
         self._num_parked = num_envs
         self._cut = False  # whether some views hold final observations
         self._ended = np.zeros(num_envs, bool)
         self._truncated = np.zeros(num_envs, bool)
-        self._observation = np.zeros((num_envs, length), np.float32)
-        self._mask = np.ones((num_envs, num_actions), bool)
-        self._index = [np.zeros(num_envs, np.int64) for _ in self.possible_agents]
+        self._seat_of = [seat for seat in self._seats for _ in seat.players]  # by player
+        self._index = [np.zeros(num_envs, np.int64) for _ in players]
         self._views = {
             agent: AgentView(
                 acting=np.zeros(num_envs, bool),
-                observation=self._observation,
-                action_mask=self._mask,
+                observation=seat.observation,
+                action_mask=seat.mask,
                 reward=np.zeros(num_envs, np.float32),
                 terminated=self._ended,
                 truncated=self._truncated,
                 observation_index=index,
             )
-            for agent, index in zip(self.possible_agents, self._index, strict=True)
+            for agent, seat, index in zip(self.possible_agents, self._seat_of, self._index, strict=True)
         }
 
     def reset(self, mask: np.ndarray) -> dict[AgentID, AgentView]:
@@ -96,7 +91,7 @@ class CompiledVector(VectorEnvironment):
         return self._views
 
     def step(self, actions: Mapping[AgentID, np.ndarray]) -> dict[AgentID, AgentView]:
-        """Make the decision at hand in every environment that is not finished.
+        """Make the move at hand in every environment that is not finished.
 
         Args:
             actions: (E,) integers by agent; entries where the agent is not acting are ignored.
@@ -113,7 +108,8 @@ class CompiledVector(VectorEnvironment):
         node, before = self._node, self._node_before
         # Methods and not numpy's functions, here and below: with 64 environments half the time is spent on calling.
         self._first.take(before, out=node, mode="clip")
-        node += self._rank_of_choice
+        for seat in self._seats:
+            node += seat.offset(before)
         if self._chance.inside:
             rows = self._is_chance.take(node).nonzero()[0]
             if len(rows):
@@ -140,60 +136,44 @@ class CompiledVector(VectorEnvironment):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _make_tables(self, tree: GameTree) -> None:
-        """Lay out what a step looks up: by node, and by row for the G information sets of all players together.
+    def _make_tables(self, tree: GameTree, moves: MoveTable) -> None:
+        """Lay out what a step looks up by node.
 
-        Finished environments stand on one more node, which leads to itself and has row G, so that a step needs not
-        tell them apart.
+        Finished environments stand on one more node, which leads to itself, so that a step needs not tell them apart.
         """
         park = tree.num_nodes
-        counts = [len(legal) for legal in tree.legal]
-        self._num_rows = sum(counts)
-        player = tree.player
-        self._is_chance, self._is_end = np.append(player == CHANCE, False), np.append(player == TERMINAL, False)
-        self._acting_of = [np.append(player == agent, False) for agent in range(tree.num_players)]
+        self._is_chance, self._is_end = (
+            np.append(tree.player == CHANCE, False),
+            np.append(tree.player == TERMINAL, False),
+        )
+        self._acting_of = [np.append(infoset >= 0, False) for infoset in moves.infoset]
         # Rows that mean nothing must still be rows of an agent's table: 0.
-        self._index_of = [np.where(acting[:-1], tree.infoset, 0) for acting in self._acting_of]
-        self._index_of = [np.append(index, 0).astype(np.int64) for index in self._index_of]
-        first_row = np.cumsum([0, *counts])
-        row = np.where(player >= 0, first_row[np.maximum(player, 0)] + tree.infoset, self._num_rows)
-        self._row_of = np.append(row, self._num_rows)
-        self._first = np.append(np.where(tree.num_children > 0, tree.first_child, park), park).astype(np.int64)
-        legal = np.concatenate([*tree.legal, np.ones((1, tree.num_actions), bool)])
-        rank = np.where(legal, np.cumsum(legal, axis=1) - 1, -1)
-        rank[-1] = 0
-        self._rank = rank.ravel()  # of an action among the legal ones of its row, -1 where it is illegal
-        self._mask_of = legal
-        length = tree.observation[0].shape[1]
-        self._observation_of = np.concatenate([*tree.observation, np.zeros((1, length), np.float32)])
+        self._index_of = [np.append(np.maximum(infoset, 0), 0) for infoset in moves.infoset]
+        self._first = np.append(np.where(tree.num_children > 0, moves.first, park), park)
         self._returns_of = np.concatenate([tree.returns, np.zeros((1, tree.num_players))]).T.astype(np.float32)
 
     def _choose(self, actions: Mapping[AgentID, np.ndarray]) -> None:
-        """Check the actions and leave their ranks among the legal ones in ``_rank_of_choice`` (E,)."""
-        choice = self._choice
-        for agent, view in self._views.items():
+        """Check the actions and leave them with the seats."""
+        for player, (agent, view) in enumerate(self._views.items()):
             given = actions.get(agent)
             if given is not None:
-                np.copyto(choice, given, where=view.acting)
+                np.copyto(self._seat_of[player].choice, given, where=view.acting)
             elif view.acting.any():
                 raise ValueError(f"{self._tree.game}: {agent} is to act and has no action")
-        # As unsigned numbers, negative actions are large: one comparison finds both ends of the range.
-        inside = choice.view(np.uint64).max() < self._num_actions
-        if inside:
-            np.multiply(self._row, self._num_actions, out=self._entry)
-            self._entry += choice
-            self._rank_of_choice = self._rank.take(self._entry)
-        if not inside or self._rank_of_choice.min() < 0:
-            self._refuse()
+        for seat in self._seats:
+            if not seat.choose():
+                self._refuse(seat)
 
-    def _refuse(self) -> None:
-        """Raise for the first illegal action."""
-        choice, self._choice = self._choice, np.zeros_like(self._choice)
-        legal = self._mask_of[self._row]  # (E, A)
-        inside = (choice >= 0) & (choice < self._num_actions)
+    def _refuse(self, seat: _Seat) -> None:
+        """Raise for the first illegal action of a seat."""
+        choice = seat.choice
+        for other in self._seats:  # nothing of what was given may stay
+            other.choice = np.zeros_like(choice)
+        legal = seat.mask_of[seat.row]  # (E, A)
+        inside = (choice >= 0) & (choice < legal.shape[1])
         chosen = np.take_along_axis(legal, np.where(inside, choice, 0)[:, None], axis=1)[:, 0]
         env = int(np.flatnonzero(~(inside & chosen))[0])
-        player = self._tree.player[self._node[env]]
+        (player,) = (player for player in seat.players if self._acting_of[player][self._node[env]])
         raise ValueError(
             f"{self._tree.game}: illegal action {choice[env]} of {self.possible_agents[player]} in "
             f"environment {env}; legal are {np.flatnonzero(legal[env]).tolist()}"
@@ -216,15 +196,9 @@ class CompiledVector(VectorEnvironment):
 
     def _look(self, rows: np.ndarray | None = None) -> None:
         """Set who acts and what it sees, from the nodes; only ``rows`` have changed, None: all."""
-        node, row = self._node, self._row
-        self._row_of.take(node, out=row, mode="clip")
-        if rows is None or 4 * len(rows) > len(row):
-            self._observation_of.take(row, axis=0, out=self._observation, mode="clip")
-            self._mask_of.take(row, axis=0, out=self._mask, mode="clip")
-        else:
-            here = row[rows]
-            self._observation[rows] = self._observation_of.take(here, axis=0)
-            self._mask[rows] = self._mask_of.take(here, axis=0)
+        node = self._node
+        for seat in self._seats:
+            seat.look(node, rows)
         for player, (view, index) in enumerate(zip(self._views.values(), self._index, strict=True)):
             self._acting_of[player].take(node, out=view.acting, mode="clip")
             self._index_of[player].take(node, out=index, mode="clip")
@@ -235,7 +209,8 @@ class CompiledVector(VectorEnvironment):
 
     def _park_rows(self, rows: np.ndarray) -> None:
         self._node[rows] = self._park
-        self._row[rows] = self._num_rows
+        for seat in self._seats:
+            seat.row[rows] = seat.num_rows
         for view in self._views.values():
             view.acting[rows] = False
         self._num_parked = int(np.count_nonzero(self.finished))
@@ -252,13 +227,13 @@ class CompiledVector(VectorEnvironment):
         self.finished[rows] = True
         self._park_rows(rows)
         self._cut = True
-        for view, final, index in zip(self._views.values(), self._final, self._index, strict=True):
+        for view, final, seat, index in zip(self._views.values(), self._final, self._seat_of, self._index, strict=True):
             at = final.row_of[nodes]
             view.observation, view.action_mask, view.observation_index = (
                 _with_rows(array, rows, values)
                 for array, values in (
-                    (self._observation, final.observation[at]),
-                    (self._mask, final.mask[at]),
+                    (seat.observation, final.observation[at]),
+                    (seat.mask, final.mask[at]),
                     (index, at),
                 )
             )
@@ -267,16 +242,76 @@ class CompiledVector(VectorEnvironment):
         """Let the views share their arrays again."""
         if self._cut:
             self._cut = False
-            for view, index in zip(self._views.values(), self._index, strict=True):
-                view.observation, view.action_mask, view.observation_index = self._observation, self._mask, index
+            for view, seat, index in zip(self._views.values(), self._seat_of, self._index, strict=True):
+                view.observation, view.action_mask, view.observation_index = seat.observation, seat.mask, index
 
     def _copy_to_final_views(self, rows: np.ndarray) -> None:
         """Show what is new in ``rows`` in the views that have arrays of their own."""
-        for view, index in zip(self._views.values(), self._index, strict=True):
+        for view, seat, index in zip(self._views.values(), self._seat_of, self._index, strict=True):
             assert view.action_mask is not None and view.observation_index is not None
-            view.observation[rows] = self._observation[rows]
-            view.action_mask[rows] = self._mask[rows]
+            view.observation[rows] = seat.observation[rows]
+            view.action_mask[rows] = seat.mask[rows]
             view.observation_index[rows] = index[rows]
+
+
+class _Seat:
+    """A decision in each environment: of whose turn it is, or, where several move at once, of one certain player.
+
+    The tables have a row for each of the players' G information sets, and row G for whoever has nothing to choose.
+    """
+
+    def __init__(self, tree: GameTree, moves: MoveTable, players: Sequence[int], num_envs: int) -> None:
+        self.players = players
+        num_actions, length = tree.num_actions, tree.observer.length
+        counts = [len(tree.legal[player]) for player in players]
+        self.num_rows = sum(counts)
+        self._row_of = np.full(tree.num_nodes + 1, self.num_rows)  # by node, and for the finished
+        for player, first in zip(players, np.cumsum([0, *counts]).tolist(), strict=False):
+            infoset = moves.infoset[player]
+            acting = np.flatnonzero(infoset >= 0)
+            self._row_of[acting] = first + infoset[acting]
+        # By node: what a rank counts for among the children. Where one player moves at a time, it is their number.
+        self._stride_of = np.append(moves.stride[players[0]], 0) if moves.at_once else None
+        self.mask_of = np.concatenate([*(tree.legal[player] for player in players), np.ones((1, num_actions), bool)])
+        self._observation_of = np.concatenate(
+            [*(tree.observation[player] for player in players), np.zeros((1, length), np.float32)]
+        )
+        rank = np.where(self.mask_of, np.cumsum(self.mask_of, axis=1) - 1, -1)
+        rank[-1] = 0
+        self._rank_of = rank.ravel()  # of an action among the legal ones of its row, -1 where it is illegal
+        self._num_actions = num_actions
+        self.row = np.full(num_envs, self.num_rows)
+        self._entry = np.empty_like(self.row)
+        self._rank = np.empty_like(self.row)
+        self.choice = np.zeros(num_envs, np.int64)
+        self.observation = np.zeros((num_envs, length), np.float32)
+        self.mask = np.ones((num_envs, num_actions), bool)
+
+    def choose(self) -> bool:
+        """Look up the ranks of ``choice`` (E,) among the legal actions; False where an action is not legal."""
+        # As unsigned numbers, negative actions are large: one comparison finds both ends of the range.
+        if self.choice.view(np.uint64).max() >= self._num_actions:
+            return False
+        np.multiply(self.row, self._num_actions, out=self._entry)
+        self._entry += self.choice
+        self._rank_of.take(self._entry, out=self._rank, mode="clip")
+        return bool(self._rank.min() >= 0)
+
+    def offset(self, node: np.ndarray) -> np.ndarray:
+        """How far behind the first child the choices lead from ``node`` (E,), (E,) int64."""
+        return self._rank if self._stride_of is None else self._rank * self._stride_of.take(node)
+
+    def look(self, node: np.ndarray, rows: np.ndarray | None) -> None:
+        """Show what is seen at ``node`` (E,); only ``rows`` have changed, None: all."""
+        row = self.row
+        self._row_of.take(node, out=row, mode="clip")
+        if rows is None or 4 * len(rows) > len(row):
+            self._observation_of.take(row, axis=0, out=self.observation, mode="clip")
+            self.mask_of.take(row, axis=0, out=self.mask, mode="clip")
+        else:
+            here = row[rows]
+            self.observation[rows] = self._observation_of.take(here, axis=0)
+            self.mask[rows] = self.mask_of.take(here, axis=0)
 
 
 def _with_rows(array: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:

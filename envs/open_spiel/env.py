@@ -21,34 +21,46 @@ from malib_lite.envs.open_spiel.game_tree import compiled_game, expand_game
 from malib_lite.envs.open_spiel.games import (
     action_space,
     agents_of,
+    draws_in_secret,
     load_game,
     observation_space,
     reseeded,
-    tensor_of,
 )
+from malib_lite.envs.open_spiel.observers import make_observer
 
 
 class OpenSpielEnv(Environment):
     """A game of OpenSpiel, turn-based or simultaneous.
 
-    Observations are flat float32 tensors of shape (n,): the information state, which remembers everything, where the
-    game provides it, else the present view. In the end every agent is terminated and sees its final observation.
+    Observations are flat float32 arrays of shape (n,), see :class:`~malib_lite.envs.open_spiel.observers.Observer`. In
+    the end every agent is terminated and sees its final observation. Agents that move at once act in the same step.
 
     Args:
-        env_id: a game's name (:func:`env_ids`), with parameters if need be: ``"leduc_poker(players=3)"``.
+        env_id: a game's name (:func:`env_ids`), with parameters if need be: ``"leduc_poker(players=3)"``,
+            ``"misere(game=tic_tac_toe())"``.
         compiled: whether many copies are stepped by table look-up, which needs a small game; None: if it is small.
+        observation: ``"information_state"``, which remembers everything, or ``"observation"``, the present view; None:
+            the information state where the game gives it as a tensor, else what it does give.
 
     Raises:
-        ConfigError: there is no such game, it cannot be played here, or not be compiled though it must be.
+        ConfigError: there is no such game, it cannot be played or seen so, or not be compiled though it must be.
     """
 
-    def __init__(self, env_id: str = "kuhn_poker", compiled: bool | None = None, **unknown: Any) -> None:
-        _settings(env_id, compiled, **unknown)
-        super().__init__(env_id=env_id, compiled=compiled)
+    def __init__(
+        self,
+        env_id: str = "kuhn_poker",
+        compiled: bool | None = None,
+        observation: str | None = None,
+        **unknown: Any,
+    ) -> None:
+        _settings(env_id, compiled, observation, **unknown)
+        super().__init__(env_id=env_id, compiled=compiled, observation=observation)
+        self._env_id = env_id
         self._game = load_game(env_id)
+        self._observer = make_observer(self._game, env_id, observation)
         if compiled:
-            compiled_game(env_id)
-        self._tensor, length = tensor_of(self._game, env_id)
+            compiled_game(env_id, observation)
+        length = self._observer.length
         self._agents = agents_of(self._game)
         self._player_of = {agent: player for player, agent in enumerate(self._agents)}
         self._observation_spaces = {agent: observation_space(length) for agent in self._agents}
@@ -57,6 +69,7 @@ class OpenSpielEnv(Environment):
         self._blank = np.zeros(length, np.float32)
         self._turn_based = self._game.get_type().dynamics == pyspiel.GameType.Dynamics.SEQUENTIAL
         self._pays_on_the_way = self._game.get_type().reward_model == pyspiel.GameType.RewardModel.REWARDS
+        self._draws_in_secret = draws_in_secret(self._game)
         self._sees_the_end = True  # until the game refuses to describe a terminal state
         self._generator: np.random.Generator | None = None
         self._state: pyspiel.State | None = None
@@ -80,24 +93,25 @@ class OpenSpielEnv(Environment):
     @classmethod
     def make_vector(cls, seeds: Sequence[int], max_step: int | None, **configs: Any) -> VectorEnvironment | None:
         """The compiled game where its tree is small enough and ``compiled`` does not forbid it."""
-        env_id, compiled = _settings(**configs)
+        env_id, compiled, observation = _settings(**configs)
         if compiled is False:
             return None
-        tree = compiled_game(env_id) if compiled else expand_game(env_id)
+        tree = compiled_game(env_id, observation) if compiled else expand_game(env_id, observation)
         return None if tree is None else CompiledVector(tree, seeds, max_step)
 
     @classmethod
     def make_exact(cls, **configs: Any) -> ExactGame | None:
         """Exact values where the tree is small enough and the players forget nothing; ``compiled`` has no say."""
-        env_id, _ = _settings(**configs)
-        tree = expand_game(env_id)
+        env_id, _, observation = _settings(**configs)
+        tree = expand_game(env_id, observation)
         return None if tree is None else SequenceFormGame.build(tree)
 
     def reset_episode(self, seed: int | None) -> TimeStep:
-        """Deal anew. Chance draws from a stream of the environment's own."""
+        """Deal anew. Chance draws from the environment's own stream, and so does what a game draws in secret."""
         if seed is not None or self._generator is None:
             self._generator = np.random.default_rng(seed)
-            self._game = reseeded(self._game, int(self._generator.integers(2**31)))
+        if self._draws_in_secret:
+            self._game = reseeded(self._game, self._env_id, int(self._generator.integers(2**31)))
         self._state = self._game.new_initial_state()
         self._resolve_chance()
         if self._state.is_terminal():
@@ -126,6 +140,16 @@ class OpenSpielEnv(Environment):
             earned = state.returns() if state.is_terminal() else itertools.repeat(0.0)
         rewards = dict(zip(self._agents, earned, strict=False))
         return self._time_step(rewards, time_is_up=self.max_step is not None and self.cnt + 1 >= self.max_step)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Where the random stream stands, between episodes; None before the first one."""
+        return None if self._generator is None else {"generator": self._generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` stood, with a new episode."""
+        self._generator = np.random.default_rng()
+        self._generator.bit_generator.state = state["generator"]
+        self._state, self.finished = None, True
 
     def render(self, *args: Any, **kwargs: Any) -> str:
         """The state as OpenSpiel writes it, with everything hidden in it."""
@@ -181,7 +205,7 @@ class OpenSpielEnv(Environment):
         if ended and not self._sees_the_end:
             return self._blank.copy()
         try:
-            return np.array(getattr(self._state, self._tensor)(self._player_of[agent]), np.float32)
+            return self._observer(self._begun(), self._player_of[agent])
         except pyspiel.SpielError:
             if not ended:
                 raise
@@ -203,10 +227,12 @@ def env_desc_gen(**config: Any) -> dict[str, Any]:
     return describe(OpenSpielEnv, **config)
 
 
-def _settings(env_id: str = "kuhn_poker", compiled: bool | None = None, **unknown: Any) -> tuple[str, bool | None]:
+def _settings(
+    env_id: str = "kuhn_poker", compiled: bool | None = None, observation: str | None = None, **unknown: Any
+) -> tuple[str, bool | None, str | None]:
     """The environment's configuration, checked as far as that goes without the game."""
     for key in unknown:
-        raise ConfigError(f"unknown key '{key}': " + suggest(key, ["env_id", "compiled"]))
+        raise ConfigError(f"unknown key '{key}': " + suggest(key, ["env_id", "compiled", "observation"]))
     if compiled is not None and not isinstance(compiled, bool):
         raise ConfigError(f"'compiled' = {compiled!r}: must be True, False or None")
-    return env_id, compiled
+    return env_id, compiled, observation

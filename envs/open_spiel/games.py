@@ -11,14 +11,39 @@ from gymnasium import spaces
 from malib_lite.config import ConfigError, suggest
 from malib_lite.contracts.environment import AgentID
 
+# One instance of every game that cannot be loaded without parameters, but for those that read a file.
+_EXAMPLES = {
+    "add_noise": "add_noise(epsilon=0.1,game=kuhn_poker(),seed=1)",
+    "cached_tree": "cached_tree(game=kuhn_poker())",
+    "coop_to_1p": "coop_to_1p(game=tiny_hanabi())",
+    "misere": "misere(game=tic_tac_toe())",
+    "normal_form_extensive_game": "normal_form_extensive_game(game=kuhn_poker())",
+    "repeated_game": "repeated_game(stage_game=matrix_rps(),num_repetitions=10)",
+    "repeated_poker": "repeated_poker(max_num_hands=3,reset_stacks=False,universal_poker_game_string="
+    "universal_poker(betting=nolimit,blind=1 2,firstPlayer=2 1,maxRaises=2 2,numBoardCards=0 1,numHoleCards=1,"
+    "numRanks=4,numRounds=2,numSuits=2,stack=20 20))",
+    "restricted_nash_response": "restricted_nash_response(fixed_player=0,game=kuhn_poker(),p=0.5)",
+    "start_at": "start_at(game=tic_tac_toe(),history=4;0)",
+    "turn_based_simultaneous_game": "turn_based_simultaneous_game(game=goofspiel(num_cards=3))",
+    "zerosum": "zerosum(game=matrix_pd())",
+}
+
 
 def env_ids() -> list[str]:
-    """Names of the games that can be played as they are: those with defaults for all parameters and with tensors."""
+    """Names of the games that can be played as they are: those with defaults for all parameters."""
+    types = _game_types(with_python_games=True)
     return sorted(
-        game_type.short_name
-        for game_type in _game_types(with_python_games=True).values()
-        if game_type.default_loadable and not _unplayable(game_type) and _gives_tensors(game_type)
+        name for name, game_type in types.items() if game_type.default_loadable and not _unplayable(game_type)
     )
+
+
+def survey_ids() -> list[str]:
+    """One id for every game that OpenSpiel knows, whether it can be played here or not.
+
+    A game that needs parameters stands with some, unless they would name a file: then with its name alone.
+    """
+    types = _game_types(with_python_games=True)
+    return [name if types[name].default_loadable else _EXAMPLES.get(name, name) for name in sorted(types)]
 
 
 def load_game(env_id: str) -> pyspiel.Game:
@@ -29,14 +54,8 @@ def load_game(env_id: str) -> pyspiel.Game:
     """
     if not isinstance(env_id, str) or not env_id:
         raise ConfigError(f"'env_id' = {env_id!r}: must be the name of an OpenSpiel game, like 'kuhn_poker'")
-    name = env_id.split("(", 1)[0]
     # OpenSpiel prints what it raises, and every game's name with it: what can be checked is checked beforehand.
-    types = _game_types(with_python_games=False)
-    if name not in types:
-        types = _game_types(with_python_games=True)
-    if name not in types:
-        raise ConfigError(f"'env_id' = '{env_id}': OpenSpiel has no game '{name}': " + suggest(name, types))
-    game_type = types[name]
+    game_type = _game_type(env_id.split("(", 1)[0], env_id)
     if reason := _unplayable(game_type):
         raise ConfigError(f"'env_id' = '{env_id}': {reason}")
     _check_parameters(env_id, game_type)
@@ -49,34 +68,17 @@ def load_game(env_id: str) -> pyspiel.Game:
     return game
 
 
-def reseeded(game: pyspiel.Game, seed: int) -> pyspiel.Game:
-    """The same game with its own random stream begun anew, where it has one; else the game itself.
+def draws_in_secret(game: pyspiel.Game) -> bool:
+    """Whether chance has a part in the game that it does not show as chance nodes."""
+    return bool(game.get_type().chance_mode == pyspiel.GameType.ChanceMode.SAMPLED_STOCHASTIC)
 
-    A few games draw inside their rules instead of showing chance nodes.
-    """
-    sampled = game.get_type().chance_mode == pyspiel.GameType.ChanceMode.SAMPLED_STOCHASTIC
-    if not sampled or "rng_seed" not in game.get_type().parameter_specification:
+
+def reseeded(game: pyspiel.Game, env_id: str, seed: int) -> pyspiel.Game:
+    """The same game with its own random stream begun anew, where it draws in secret; else the game itself."""
+    if not draws_in_secret(game):
         return game
-    return pyspiel.load_game(game.get_type().short_name, {**game.get_parameters(), "rng_seed": seed})
-
-
-def tensor_of(game: pyspiel.Game, env_id: str) -> tuple[str, int]:
-    """Which method of a state gives a player's observation, and its length.
-
-    The information state remembers all that its player has seen and done; the observation is the present view, for
-    games that offer nothing better.
-
-    Raises:
-        ConfigError: the game has neither.
-    """
-    game_type = game.get_type()
-    for kind in ("information_state", "observation"):
-        if getattr(game_type, f"provides_{kind}_tensor"):
-            shape = getattr(game, f"{kind}_tensor_shape")()
-            # A game that claims tensors and has none says so by an empty shape.
-            if len(shape) > 0 and int(np.prod(shape)) > 0:
-                return f"{kind}_tensor", int(np.prod(shape))
-    raise ConfigError(f"'env_id' = '{env_id}': the game describes its states by no tensor, which policies need")
+    parameters = _with_seed(pyspiel.game_parameters_from_string(env_id), seed)
+    return pyspiel.load_game(parameters.pop("name"), parameters)
 
 
 def agents_of(game: pyspiel.Game) -> list[AgentID]:
@@ -101,8 +103,14 @@ def _game_types(with_python_games: bool) -> dict[str, Any]:
     return {game_type.short_name: game_type for game_type in pyspiel.registered_games()}
 
 
-def _gives_tensors(game_type: Any) -> bool:
-    return game_type.provides_information_state_tensor or game_type.provides_observation_tensor
+def _game_type(name: str, env_id: str) -> Any:
+    """The type of the game ``name``, which is part of ``env_id``."""
+    types = _game_types(with_python_games=False)
+    if name not in types:
+        types = _game_types(with_python_games=True)
+    if name not in types:
+        raise ConfigError(f"'env_id' = '{env_id}': OpenSpiel has no game '{name}': " + suggest(name, types))
+    return types[name]
 
 
 def _unplayable(game_type: Any) -> str:
@@ -117,10 +125,9 @@ def _unplayable(game_type: Any) -> str:
 
 
 def _check_parameters(env_id: str, game_type: Any) -> None:
-    known = game_type.parameter_specification
     if "(" not in env_id:
         if not game_type.default_loadable:
-            names = ", ".join(known)
+            names = ", ".join(game_type.parameter_specification)
             raise ConfigError(f"'env_id' = '{env_id}': the game needs parameters, '{env_id}(...)'; it knows: {names}")
         return
     if not env_id.endswith(")") or env_id.count("(") != env_id.count(")"):
@@ -129,9 +136,30 @@ def _check_parameters(env_id: str, game_type: Any) -> None:
         given = pyspiel.game_parameters_from_string(env_id)
     except pyspiel.SpielError as error:
         raise ConfigError(f"'env_id' = '{env_id}': {_one_line(error)}") from None
-    for key in given:
-        if key != "name" and key not in known:
-            raise ConfigError(f"'env_id' = '{env_id}': the game has no parameter '{key}': " + suggest(key, known))
+    _check_given(env_id, given)
+
+
+def _check_given(env_id: str, given: dict[str, Any]) -> None:
+    """Check the names in a game's parameters, and in those of the games among them."""
+    name = given.get("name", "")
+    known = _game_type(name, env_id).parameter_specification
+    for key, value in given.items():
+        if key == "name":
+            continue
+        if key not in known:
+            raise ConfigError(f"'env_id' = '{env_id}': '{name}' has no parameter '{key}': " + suggest(key, known))
+        if isinstance(known[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"'env_id' = '{env_id}': '{key}' must be a game; write '{key}={value}()'")
+            _check_given(env_id, value)
+
+
+def _with_seed(parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A game's parameters with ``seed`` in them, and in those of the games among them, wherever one is taken."""
+    seeded = {key: _with_seed(value, seed) if isinstance(value, dict) else value for key, value in parameters.items()}
+    if "rng_seed" in _game_type(parameters["name"], parameters["name"]).parameter_specification:
+        seeded["rng_seed"] = seed
+    return seeded
 
 
 def _one_line(error: Exception) -> str:

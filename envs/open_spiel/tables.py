@@ -1,10 +1,36 @@
-"""What a compiled game looks up beside its nodes: where chance leads, and what is seen when time runs out."""
+"""What a compiled game looks up: where moves lead, where chance leads, and what is seen when time runs out."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from malib_lite.envs.open_spiel.game_tree import CHANCE, GameTree
+
+
+class MoveTable:
+    """Moves, by the node they are made at: whoever moves at once moves together, past the inner nodes of the tree."""
+
+    def __init__(self, tree: GameTree) -> None:
+        decisions = np.flatnonzero((tree.player >= 0) & ~tree.inner)
+        self.at_once = bool(tree.inner.any())  # whether there are nodes at which several players move
+        # (V,) each: the player's information set where it moves, -1 elsewhere
+        self.infoset = [np.full(tree.num_nodes, -1, np.int64) for _ in range(tree.num_players)]
+        # (V,) each: how many nodes lie between those that two actions of neighbouring ranks lead to; 0 elsewhere
+        self.stride = [np.zeros(tree.num_nodes, np.int64) for _ in range(tree.num_players)]
+        self.first = tree.first_child.astype(np.int64)  # (V,): the node that everybody's first legal actions lead to
+        here, at = decisions, decisions  # nodes at which moves begin, and those of the tree that are reached by then
+        while len(here):
+            player = tree.player[at]
+            for mover in range(tree.num_players):
+                mine = player == mover
+                # The moves that come after it multiply what lies between its own.
+                for stride in self.stride:
+                    stride[here[mine]] *= tree.num_children[at[mine]]
+                self.infoset[mover][here[mine]] = tree.infoset[at[mine]]
+                self.stride[mover][here[mine]] = 1
+            self.first[here] = tree.first_child[at]
+            goes_on = tree.inner[tree.first_child[at]]
+            here, at = here[goes_on], tree.first_child[at[goes_on]]
 
 
 class ChanceTable:
@@ -50,22 +76,25 @@ class ChanceTable:
 class FinalViews:
     """All that one agent may see: at its own decisions, and where it is cut off while another is to move."""
 
-    def __init__(self, tree: GameTree, player: int, cut_nodes: np.ndarray) -> None:
+    def __init__(self, tree: GameTree, player: int, infoset: np.ndarray, cut_nodes: np.ndarray) -> None:
         """
         Args:
+            infoset: (V,) the player's information sets where it moves, -1 elsewhere.
             cut_nodes: the decision nodes in which an episode may be truncated.
         """
-        keys = dict(tree.keys[player])
-        added: list[list[float]] = []
+        # Numbered apart from the player's decisions: some games describe both alike, but nothing is to choose here.
+        keys: dict[str, int] = {}
+        added: list[np.ndarray] = []
         self.row_of = np.zeros(tree.num_nodes, np.int64)  # by node: row of the arrays below; for ``cut_nodes`` only
         for node in cut_nodes.tolist():
-            if tree.player[node] == player:
-                self.row_of[node] = tree.infoset[node]
+            if infoset[node] >= 0:
+                self.row_of[node] = infoset[node]
                 continue
             state = tree.state(node)
-            row = self.row_of[node] = keys.setdefault(state.information_state_string(player), len(keys))
-            if row == len(tree.keys[player]) + len(added):
-                added.append(tree.tensor(state, player))
+            number = keys.setdefault(state.information_state_string(player), len(keys))
+            self.row_of[node] = len(tree.legal[player]) + number
+            if number == len(added):
+                added.append(tree.observer(state, player))
         self.observation, self.mask = tree.observation[player], tree.legal[player]  # (I, n) float32, (I, A) bool
         if added:
             self.observation = np.concatenate([self.observation, np.array(added, np.float32)])

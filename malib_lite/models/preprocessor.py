@@ -19,9 +19,7 @@ class Mode:
     """What :func:`get_preprocessor` makes of a space."""
 
     FLATTEN = "flatten"  # one flat float32 vector
-    STACK = (
-        "stack"  # a Box as it is and a Discrete as its number; what has no shape of its own is flattened all the same
-    )
+    STACK = "stack"  # a Box as it is, a Discrete as its number; what has no shape of its own is flattened all the same
 
 
 class Preprocessor(ABC):

@@ -12,7 +12,7 @@ from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID, Environment, TimeStep
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.models.actions import ActionReader, leaves_a_choice, num_choices
-from malib_lite.models.preprocessor import array_space, to_array
+from malib_lite.models.preprocessor import Mode, get_preprocessor
 
 # Second word of the seeds' spawn keys: it keeps these streams apart from others drawn from the same root.
 _ENVIRONMENT_STREAM = int.from_bytes(b"env", "big")
@@ -62,7 +62,7 @@ class DictVectorEnv(VectorEnvironment):
     """E :class:`Environment` objects behind the vector interface.
 
     Environment i is seeded with ``seeds[i]`` once, when its first episode begins; later episodes go on in its stream.
-    The spaces are those of the arrays, as :func:`array_space` and :func:`array_action_space` give them. An agent that
+    The spaces are those of the arrays, as ``array_space`` and ``array_action_space`` give them. An agent that
     is left without a flag when its episode is over ended like the others: truncated if any agent was, terminated
     otherwise. Where an agent's time ran out while another was to move, its final observation is the last one it had.
     Both flags in one step mean ``terminated``.
@@ -249,7 +249,8 @@ class _Channel:
         self, agent: AgentID, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int
     ) -> None:
         self.agent = agent
-        self.observation_space = array_space(observation_space)
+        self._preprocessor = get_preprocessor(observation_space, Mode.STACK)
+        self.observation_space = self._preprocessor.observation_space
         self._read_actions = ActionReader(action_space)
         self.action_space = self._read_actions.array_space
         self._num_choices = num_choices(self.action_space)
@@ -262,7 +263,6 @@ class _Channel:
         shape = (num_envs, *(self.observation_space.shape or ()))
         self.observation = np.zeros(shape, dtype=self.observation_space.dtype)
         self.view = AgentView(self.acting, self.observation, None, self.reward, self.terminated, self.truncated)
-        self._own_observation_space = observation_space
         self._actions_shape = (num_envs, *(self.action_space.shape or ()))
         self._box_shape = observation_space.shape if isinstance(observation_space, spaces.Box) else None
 
@@ -291,7 +291,7 @@ class _Channel:
         if type(value) is np.ndarray and value.shape == self._box_shape:
             self.observation[i] = value
         else:
-            self.observation[i] = to_array(self._own_observation_space, value)
+            self.observation[i] = self._preprocessor.transform(value)
 
     def write_mask(self, i: int, mask: np.ndarray | None, acts: bool) -> None:
         """Put an action mask into row ``i``: all legal where there is none."""
