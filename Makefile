@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+TYPES = .types# the packages as they are imported, for mypy, which does not see through setup.cfg's package_dir
 
 .PHONY: demo test test-slow lint format bench clean
 
@@ -17,7 +18,9 @@ test-slow: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf $(TYPES) && mkdir -p $(TYPES)/malib_lite
+	ln -s $(CURDIR)/malib_lite/* $(CURDIR)/envs $(CURDIR)/algorithms $(TYPES)/malib_lite
+	cd $(TYPES) && $(abspath $(BIN))/mypy --config-file ../pyproject.toml
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -39,4 +42,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache $(TYPES)

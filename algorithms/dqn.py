@@ -40,8 +40,8 @@ from malib_lite.config import (
     PositiveInt,
     build,
     config,
+    defaults,
     option,
-    to_dict,
 )
 from malib_lite.contracts.data import ReplaySpec, Transitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
@@ -285,5 +285,5 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
         self._follow_schedules()
 
 
-DEFAULT_CONFIG = {"training_config": to_dict(DQNConfig()), "model_config": to_dict(QNetConfig()), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": defaults(DQNConfig), "model_config": defaults(QNetConfig), "custom_config": {}}
 ALGORITHM = Algorithm(DQNPolicy, DQNTrainer)

@@ -33,8 +33,8 @@ from malib_lite.config import (
     PositiveFloat,
     PositiveInt,
     config,
+    defaults,
     option,
-    to_dict,
 )
 from malib_lite.contracts.data import OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
@@ -177,5 +177,5 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
         self._follow_schedule()
 
 
-DEFAULT_CONFIG = {"training_config": to_dict(PGConfig()), "model_config": to_dict(MLPConfig()), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": defaults(PGConfig), "model_config": defaults(MLPConfig), "custom_config": {}}
 ALGORITHM = Algorithm(PGPolicy, PGTrainer)

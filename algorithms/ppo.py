@@ -35,8 +35,8 @@ from malib_lite.config import (
     PositiveFloat,
     PositiveInt,
     config,
+    defaults,
     option,
-    to_dict,
 )
 from malib_lite.contracts.data import Field, OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
@@ -239,5 +239,5 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         self._follow_schedule()
 
 
-DEFAULT_CONFIG = {"training_config": to_dict(PPOConfig()), "model_config": to_dict(MLPConfig()), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": defaults(PPOConfig), "model_config": defaults(MLPConfig), "custom_config": {}}
 ALGORITHM = Algorithm(PPOPolicy, PPOTrainer)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from malib_lite.config import ConfigError, PositiveInt, config, option, to_dict
+from malib_lite.config import ConfigError, PositiveInt, config, defaults, option
 from malib_lite.contracts.data import OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
@@ -115,5 +115,5 @@ class RandomTrainer(Trainer[Trajectories, Trajectories]):
         return {}
 
 
-DEFAULT_CONFIG = {"training_config": to_dict(RandomConfig()), "model_config": to_dict(MLPConfig()), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": defaults(RandomConfig), "model_config": defaults(MLPConfig), "custom_config": {}}
 ALGORITHM = Algorithm(RandomPolicy, RandomTrainer)

@@ -107,6 +107,11 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
+def defaults(cls: type[Any]) -> dict[str, Any]:
+    """What :func:`to_dict` gives of an object that nobody has set anything in."""
+    return to_dict(cls())
+
+
 def describe(cls: type, path: str = "") -> list[tuple[str, str, str, str]]:
     """Rows (dotted key, type, default, help) of a config class, for ``--help`` and the documentation."""
     rows = []

@@ -63,8 +63,12 @@ class OpenSpielEnv(Environment):
         length = self._observer.length
         self._agents = agents_of(self._game)
         self._player_of = {agent: player for player, agent in enumerate(self._agents)}
-        self._observation_spaces = {agent: observation_space(length) for agent in self._agents}
-        self._action_spaces = {agent: action_space(self._game.num_distinct_actions()) for agent in self._agents}
+        self._observation_spaces: dict[AgentID, spaces.Space] = {
+            agent: observation_space(length) for agent in self._agents
+        }
+        self._action_spaces: dict[AgentID, spaces.Space] = {
+            agent: action_space(self._game.num_distinct_actions()) for agent in self._agents
+        }
         self._num_actions = self._game.num_distinct_actions()
         self._blank = np.zeros(length, np.float32)
         self._turn_based = self._game.get_type().dynamics == pyspiel.GameType.Dynamics.SEQUENTIAL

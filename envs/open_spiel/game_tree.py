@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyspiel
@@ -181,7 +181,7 @@ def _move(state: pyspiel.State, moves: Sequence[int]) -> None:
 
 
 # A state, or a state with some of the moves that are made at once there.
-_Entry = pyspiel.State | tuple[pyspiel.State, tuple[int, ...]]
+_Entry: TypeAlias = pyspiel.State | tuple[pyspiel.State, tuple[int, ...]]
 
 
 class _Expansion:
