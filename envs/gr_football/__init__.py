@@ -3,4 +3,6 @@
 from malib_lite.envs.gr_football.football_env import FootballConfig, GRFootballEnv, env_desc_gen, env_ids
 from malib_lite.envs.gr_football.scenarios import SCENARIOS
 
-__all__ = ["SCENARIOS", "FootballConfig", "GRFootballEnv", "env_desc_gen", "env_ids"]
+PACKAGE = "gfootball"  # whose version the survey states
+
+__all__ = ["PACKAGE", "SCENARIOS", "FootballConfig", "GRFootballEnv", "env_desc_gen", "env_ids"]

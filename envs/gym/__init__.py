@@ -5,4 +5,16 @@ from malib_lite.envs.gym.cartpole import CartPoleVector
 from malib_lite.envs.gym.gym_env import GymEnv, env_desc_gen, env_ids
 from malib_lite.envs.gym.gym_vector import GymVector
 
-__all__ = ["AGENT", "CartPoleVector", "GymAdapter", "GymEnv", "GymVector", "adapt", "env_desc_gen", "env_ids"]
+PACKAGE = "gymnasium"  # whose version the survey states
+
+__all__ = [
+    "PACKAGE",
+    "AGENT",
+    "CartPoleVector",
+    "GymAdapter",
+    "GymEnv",
+    "GymVector",
+    "adapt",
+    "env_desc_gen",
+    "env_ids",
+]

@@ -2,4 +2,6 @@
 
 from malib_lite.envs.mamujoco.mamujoco_env import MaMuJoCoEnv, env_desc_gen, env_ids
 
-__all__ = ["MaMuJoCoEnv", "env_desc_gen", "env_ids"]
+PACKAGE = "gymnasium-robotics"  # whose version the survey states
+
+__all__ = ["PACKAGE", "MaMuJoCoEnv", "env_desc_gen", "env_ids"]
