@@ -30,6 +30,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/ring.py
 	$(BIN)/python benchmarks/parameters.py
 	$(BIN)/python benchmarks/cartpole_ppo.py
+	$(BIN)/python benchmarks/compiled_games.py
+	$(BIN)/python benchmarks/rollout.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "malib_lite needs Python 3.10 or newer")'

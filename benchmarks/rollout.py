@@ -7,6 +7,7 @@ Every ratio is of two loops in this run. One core, one torch thread.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -18,9 +19,11 @@ from pettingzoo import ParallelEnv
 
 from malib_lite.algorithms.random_policy import RandomPolicy
 from malib_lite.backend.ring import Slot, SlotLayout
+from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.environments import describe_environment
 from malib_lite.rollout.recorder import trajectory_fields
 from malib_lite.rollout.sampler import Sampler
+from malib_lite.rollout.subproc_env import SubprocVectorEnv
 from malib_lite.rollout.vector_env import vectorise
 
 FRAGMENT = 128  # decisions of every environment between two hand-overs to the learner
@@ -126,6 +129,34 @@ def dictionary_overhead(make: Callable[[], ParallelEnv], num_steps: int, num_env
     return bare_us, ours_us - bare_us
 
 
+class Slow(Still):
+    """Still agents whose simulator computes for half a millisecond."""
+
+    def step(self, actions):
+        end = time.perf_counter() + 0.5e-3
+        while time.perf_counter() < end:
+            pass
+        return super().step(actions)
+
+
+def processes(num_processes: int, num_envs: int = 16, num_steps: int = 50) -> tuple[float, float]:
+    """Milliseconds of a step of all environments in this process, and in processes of their own."""
+    description = describe_environment(Slow)
+    plain = vectorise(description, num_envs, seed=0)
+    ours = SubprocVectorEnv(description, num_envs, seed=0, num_processes=num_processes)
+    actions = {agent: np.zeros(num_envs, int) for agent in plain.possible_agents}
+
+    def play(venv: VectorEnvironment) -> None:
+        venv.reset(np.ones(num_envs, bool))
+        for _ in range(num_steps):
+            venv.step(actions)
+
+    try:
+        return seconds(lambda: play(plain)) / num_steps * 1e3, seconds(lambda: play(ours)) / num_steps * 1e3
+    finally:
+        ours.close()
+
+
 def main() -> None:
     torch.set_num_threads(1)
     print("CartPole-v1, random actions, million steps/s")
@@ -146,6 +177,9 @@ def main() -> None:
     for name, make, num_steps in environments:
         bare_us, added_us = dictionary_overhead(make, num_steps)
         print(f"{name:24} {bare_us:8.1f} {added_us:8.1f}")
+    num_processes = os.cpu_count() or 1
+    here, there = processes(num_processes)
+    print(f"\n16 environments of 0.5 ms each: {here:.2f} ms a step in one process, {there:.2f} ms in {num_processes}")
 
 
 if __name__ == "__main__":

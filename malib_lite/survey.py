@@ -120,7 +120,7 @@ def try_out(family: str, env_id: str) -> Finding:
         if finding.episodes < EPISODES:
             finding.remark = f"slow: {finding.steps} steps in {PATIENCE_S:.0f} s"
     except ConfigError as error:
-        finding.remark = f"refused: {_one_line(error)}"
+        finding.remark = "refused: " + _one_line(error).removeprefix(f"'env_id' = '{env_id}': ")
     except Exception as error:
         finding.remark = f"fails: {type(error).__name__}: {_one_line(error)}"
     return finding

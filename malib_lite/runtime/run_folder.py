@@ -46,7 +46,7 @@ class RunFolder:
 
     def write_manifest(self, seed: int) -> None:
         """Keep what a repetition has to know beside the configuration."""
-        packages = ("torch", "numpy", "gymnasium", "open_spiel", "pyzmq", "scipy")
+        versions = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
         self.write_json(
             "manifest.json",
             {
@@ -54,7 +54,7 @@ class RunFolder:
                 "python": platform.python_version(),
                 "platform": platform.platform(),
                 "machine": platform.machine(),
-                "packages": {name: importlib.metadata.version(name) for name in packages},
+                "packages": dict(sorted(versions.items())),
                 "seed": seed,
                 "command": sys.argv,
             },
