@@ -1,6 +1,7 @@
 """An environment of one's own: a class, and nothing else.
 
 python examples/own_environment.py
+python -m malib_lite.train marl --env examples.own_environment:Corridor --rollout.max_step 50
 """
 
 import time
@@ -9,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from malib_lite.algorithms.ppo import PPOPolicy, PPOTrainer
-from malib_lite.contracts.environment import Environment, TimeStep, describe
+from malib_lite.envs import Environment, TimeStep, check_env, describe
 from malib_lite.runner import run
 from malib_lite.scenarios.marl_scenario import MARLScenario
 
@@ -24,7 +25,6 @@ class Corridor(Environment):
     def __init__(self, length: int = 8) -> None:
         super().__init__(length=length)
         self.length = length
-        self.position = 0
 
     def reset_episode(self, seed: int | None) -> TimeStep:
         self.position = 0
@@ -40,6 +40,7 @@ class Corridor(Environment):
 
 
 if __name__ == "__main__":
+    print("\n".join(["the environment keeps its contract", *check_env(Corridor)]))
     scenario = MARLScenario(
         name="corridor",
         log_dir=f"./logs/corridor/{time.time():.0f}",
