@@ -935,3 +935,13 @@ def test_chance_is_open_spiels():
     game = pyspiel.load_game("catch")
     outcomes = dict(game.new_initial_state().chance_outcomes())
     assert p_value(outcomes, columns) > 1e-3
+
+
+def test_a_game_whose_states_cannot_be_copied_is_stepped_all_the_same():
+    venv = vectorise(env_desc_gen(env_id="python_hangman"), 2, 0)
+    assert isinstance(venv, DictVectorEnv)
+    view = venv.reset(everywhere(venv))["player_0"]
+    ended = np.zeros(2, bool)
+    while not ended.all():
+        venv.step({"player_0": view.action_mask.argmax(1)})
+        ended |= view.terminated

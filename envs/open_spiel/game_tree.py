@@ -59,10 +59,10 @@ class GameTree:
 
         Returns:
             None where the game is larger (or the observations are, beyond 128 MB), does not describe its information
-            states, shows different views in one of them, draws chance in secret, or can end before anybody has decided
-            anything.
+            states, shows different views in one of them, draws chance in secret, cannot copy its states, or can end
+            before anybody has decided anything.
         """
-        if draws_in_secret(game) or not game.get_type().provides_information_state_string:
+        if draws_in_secret(game) or not game.get_type().provides_information_state_string or not _can_be_cloned(game):
             return None
         tree = _Expansion(game, observer, budget).run()
         if tree is None or np.any((tree.player == TERMINAL) & (tree.num_steps() == 0)):
@@ -182,6 +182,15 @@ def _move(state: pyspiel.State, moves: Sequence[int]) -> None:
 
 # A state, or a state with some of the moves that are made at once there.
 _Entry: TypeAlias = pyspiel.State | tuple[pyspiel.State, tuple[int, ...]]
+
+
+def _can_be_cloned(game: pyspiel.Game) -> bool:
+    """Whether a copy of a state goes on by itself; python_hangman's (seen in OpenSpiel 2.0.2) miss their game."""
+    try:
+        state = game.new_initial_state().clone()
+        return bool(state.legal_actions()) if state.is_chance_node() else True
+    except AttributeError:
+        return False
 
 
 class _Expansion:
