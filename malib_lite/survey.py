@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
             (options.out / f"{family}.md").write_text(page(family, getattr(module, "PACKAGE", ""), findings))
+    if options.out and options.out.exists():
+        (options.out / "README.md").write_text(index(options.out))
     return 1 if broken else 0
 
 
@@ -154,15 +157,36 @@ def page(family: str, package: str, findings: Sequence[Finding]) -> str:
         for finding in working:
             kinds.setdefault((finding.agents, finding.actions), []).append(finding.env_id)
         for (agents, actions), ids in sorted(kinds.items()):
-            lines += [f"**{len(ids)} with {agents} agents, actions {actions}**: {', '.join(ids)}", ""]
+            lines += [
+                f"**{len(ids)} with {agents} agent{'s' * (agents != 1)}, actions {actions}**: {', '.join(ids)}",
+                "",
+            ]
     rows = [finding for finding in findings if not (folded and finding.works)]
     if rows:
-        lines += ["| id | | agents | observations | actions | steps | |", "|---|---|---|---|---|---|---|"]
+        lines += ["| id | works | agents | observations | actions | steps | remark |", "|---|---|---|---|---|---|---|"]
     for f in rows:
-        mark, facts = ("works" if f.works else "**no**"), (f.agents or "", f.observations, f.actions, f.steps or "")
+        mark, facts = ("yes" if f.works else "**no**"), (f.agents or "", f.observations, f.actions, f.steps or "")
         cells = [f"`{f.env_id}`", mark, *map(str, facts), f.remark]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def index(folder: Path) -> str:
+    """The contents of a folder of pages, those of earlier surveys included."""
+    lines = [
+        "# Survey of environments",
+        "",
+        "Every environment id of every family, tried: which ones work, and why the others do not. Where a package is",
+        "not installed, its page says so for every id. `python -m malib_lite.survey --out docs/survey` writes these pages.",
+        "",
+        "| family | ids | work |",
+        "|---|---|---|",
+    ]
+    for path in sorted(folder.glob("*.md")):
+        counts = re.search(r"^(\d+) of (\d+) work", path.read_text(), re.MULTILINE)
+        if counts:
+            lines.append(f"| [{path.stem}]({path.name}) | {counts[2]} | {counts[1]} |")
+    return "\n".join(lines) + "\n"
 
 
 def _try_batch(family: str, env_ids: Sequence[str]) -> Iterator[Finding]:

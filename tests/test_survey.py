@@ -57,7 +57,7 @@ def test_the_page_names_every_id(tmp_path):
         Finding("broken", remark="fails: a | b"),
     ]
     text = page("some", "numpy", few)
-    assert "1 of 2 work with numpy" in text and "| `works` | works | 2 |" in text and r"fails: a \| b" in text
+    assert "1 of 2 work with numpy" in text and "| `works` | yes | 2 |" in text and r"fails: a \| b" in text
     many = [Finding(f"env-{number}", True, "", 2, "Box", "Discrete(2)", 3, 30) for number in range(500)]
     text = page("many", "", [*many, Finding("env-500", remark="refused: why")])
     assert "500 with 2 agents" in text and all(f"env-{number}" in text for number in range(501))
@@ -68,5 +68,6 @@ def test_the_command(tmp_path, capsys):
     assert main(["mdp", "--out", str(tmp_path), "--only", "one_round", "--jobs", "1"]) == 0
     assert "mdp: 2 of 2 work" in capsys.readouterr().out
     assert "one_round_nmdp" in (tmp_path / "mdp.md").read_text()
+    assert "| [mdp](mdp.md) | 2 | 2 |" in (tmp_path / "README.md").read_text()
     assert main(["mpd"]) == 2
     assert "did you mean 'mdp'" in capsys.readouterr().err
