@@ -177,7 +177,7 @@ def index(folder: Path) -> str:
         "# Survey of environments",
         "",
         "Every environment id of every family, tried: which ones work, and why the others do not. Where a package is",
-        "not installed, its page says so for every id. `python -m malib_lite.survey --out docs/survey` writes these pages.",
+        "not installed, its page says so for every id. `python -m malib_lite.survey --out docs/survey` writes them.",
         "",
         "| family | ids | work |",
         "|---|---|---|",
