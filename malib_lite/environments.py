@@ -14,6 +14,8 @@ from malib_lite import registry
 from malib_lite.config import ConfigError, suggest
 from malib_lite.contracts.environment import Environment, describe
 
+_DESCRIBED = {"possible_agents", "action_spaces", "observation_spaces"}
+
 
 def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The ``env_description`` of what the user calls an environment.
@@ -21,7 +23,7 @@ def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) 
     Args:
         env: ``"FAMILY/NAME"``; ``"package.module:NAME"``, the place of one of the following; a subclass of
             :class:`Environment`; an environment of PettingZoo or Gymnasium, or a class, function or module that makes
-            one; or an ``env_description``, which is returned as it is.
+            one; or an ``env_description``: what it lacks beside its ``creator`` is found out.
         env_config: keyword arguments of the environment.
 
     Raises:
@@ -31,18 +33,25 @@ def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) 
     if isinstance(env, Mapping):
         if config:
             raise ConfigError("an env_description has its configuration in itself, under 'config'")
-        return {"config": {}, **env}
+        if "creator" not in env:
+            raise ConfigError(
+                f"an env_description needs a 'creator', this one has {', '.join(map(str, env)) or 'nothing'}"
+            )
+        config = dict(env.get("config") or {})
+        if env.keys() >= _DESCRIBED:
+            return {**env, "config": config}
+        return {**env, **describe_environment(env["creator"], config)}
     if isinstance(env, str):
         families = registry.names(registry.ENVIRONMENTS)
         family, slash, name = env.partition("/")
         if slash and family in families:
             module = registry.load(registry.ENVIRONMENTS, family, "environment family")
             return dict(module.env_desc_gen(env_id=name, **config))
-        if ":" not in env:
+        if ":" not in env or "/" in env.partition(":")[0]:
+            hint = f"--list {family} shows the names" if family in families else suggest(family, families)
             raise ConfigError(
-                f"unknown environment '{env}': it is written FAMILY/NAME, "
-                + (f"e.g. the ids that --list {family} shows; {suggest(family, families)}")
-                + "; or package.module:NAME for one of your own"
+                f"unknown environment '{env}': it is written FAMILY/NAME ({hint}), or package.module:NAME for one of "
+                "your own"
             )
         env = _find(env)
     creator = env if isinstance(env, type) and issubclass(env, Environment) else Creator(env)
@@ -59,9 +68,12 @@ class Creator:
     @property
     def make(self) -> Any:
         """What makes an environment, or is one: of a module, as PettingZoo has one for each game, its function."""
-        if isinstance(self.source, ModuleType):
-            return getattr(self.source, "parallel_env", None) or getattr(self.source, "env", None)
-        return self.source
+        if not isinstance(self.source, ModuleType):
+            return self.source
+        make = getattr(self.source, "parallel_env", None) or getattr(self.source, "env", None)
+        if make is None:
+            raise ConfigError(f"the module {self.source.__name__} has no 'parallel_env' and no 'env' that makes one")
+        return make
 
     def __call__(self, **config: Any) -> Environment:
         """A new environment."""
@@ -85,6 +97,8 @@ class Creator:
 def _find(path: str) -> Any:
     """The object at ``package.module:NAME``."""
     module_name, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigError(f"'env' = '{path}': '{module_name}' is not the name of a module")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

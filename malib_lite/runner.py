@@ -124,10 +124,13 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
     capacity = fragment_capacity(rollout.num_decisions, scenario.whole_episodes, rollout.max_step)
     layouts = {}
     for runtime_id, spec in scenario.policies.items():
-        num_streams = rollout.num_env_per_thread * len(scenario.groups[runtime_id])
-        extras = spec.make(0).extra_fields
+        agents, extras = scenario.groups[runtime_id], spec.make(0).extra_fields
+        num_streams = rollout.num_env_per_thread * len(agents)
+        team: tuple[int | None, int | None] = None, None
+        if runtime_id in scenario.teams:
+            num_streams, team = rollout.num_env_per_thread, (len(agents), scenario.state_size)
         layouts[runtime_id] = SlotLayout(
-            trajectory_fields(spec.observation_space, spec.action_space, extras, capacity, num_streams)
+            trajectory_fields(spec.observation_space, spec.action_space, extras, capacity, num_streams, *team)
         )
     return [
         {rid: RingSpec(f"ring-{worker}-{number}", layout) for number, (rid, layout) in enumerate(layouts.items())}
@@ -152,6 +155,8 @@ def _actors(
         max_step=rollout.max_step,
         seed=scenario.seed,
         subproc=rollout.subproc,
+        teams=scenario.teams,
+        agent_ids=rollout.agent_ids,
     )
     workers = [
         ActorSpec(
@@ -165,7 +170,7 @@ def _actors(
     learners = [
         ActorSpec(
             TrainingManager.actor(runtime_id),
-            scenario.training.type,
+            scenario.interfaces[runtime_id],
             {
                 "spec": AgentSpec(
                     runtime_id=runtime_id,

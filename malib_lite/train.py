@@ -9,8 +9,8 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, config, describe, option, suggest
 
@@ -37,6 +37,10 @@ class TrainConfig:
     scenario: str = option("", "the outer loop")
     env: str = option("", "environment, as FAMILY/NAME, or package.module:CLASS for your own")
     algorithm: str | None = option(None, "algorithm that learns (psro: dqn, marl: ppo)")
+    mapping: Literal["auto", "separate", "shared", "prefix"] = option(
+        "auto",
+        "who shares a policy: no agents, all, or those named alike but for a number; auto: as the algorithm needs",
+    )
     seed: NonNegativeInt = option(0, "seed of everything random")
     workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
     iterations: PositiveInt | None = option(None, "iterations of the outer loop (psro)")
@@ -52,6 +56,12 @@ class TrainConfig:
 
 # Short flags and the fields that they stand for.
 _FLAGS = {"workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "psro.max_iteration"}
+_MAPPINGS: dict[str, Callable[[str], str] | None] = {
+    "auto": None,
+    "separate": lambda agent: agent,
+    "shared": lambda agent: "team",
+    "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
+}
 _SECTIONS = ("env_config", "rollout", "trainer", "model", "stopping", "psro")
 
 
@@ -110,11 +120,13 @@ def make_scenario(settings: TrainConfig) -> Any:
         training_config={"trainer_config": _with_flag(settings.trainer, "steps", settings.steps)},
         rollout_config=_with_flag(settings.rollout, "workers", settings.workers),
         stopping_conditions=settings.stopping,
+        agent_mapping_func=_MAPPINGS[settings.mapping],
         seed=settings.seed,
         **sections,
     )
     scenario.names = {
-        "scenario": settings.scenario, "env": settings.env, "env_config": settings.env_config, "algorithm": name
+        "scenario": settings.scenario, "env": settings.env, "env_config": settings.env_config, "algorithm": name,
+        "mapping": settings.mapping,
     }  # fmt: skip
     return scenario
 

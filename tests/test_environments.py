@@ -1,23 +1,26 @@
 """Whatever stands for an environment: names, classes, functions, modules and objects of three kinds."""
 
 import functools
+import json
 import sys
 import types
 
 import gymnasium
 import numpy as np
 import pytest
+import yaml
 from fakes import CountingEnv, TurnEnv
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from malib_lite.algorithms import random_policy
+from malib_lite.algorithms import ppo, random_policy
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import Environment, describe
 from malib_lite.environments import describe_environment
 from malib_lite.envs.gym import GymEnv
 from malib_lite.rollout.vector_env import vectorise
 from malib_lite.runner import run
+from malib_lite.runtime.run_folder import RunFolder
 from malib_lite.scenarios.marl_scenario import MARLScenario
 from malib_lite.train import main
 
@@ -125,7 +128,9 @@ def test_names_and_descriptions():
     assert described["creator"] is GymEnv
     assert described["config"] == {"env_id": "CartPole-v1", "scenario_configs": {"sutton_barto_reward": True}}
     assert describe_environment(described) == described
-    assert describe_environment({"creator": CountingEnv})["config"] == {}
+    assert describe_environment({"creator": CountingEnv}) == describe(CountingEnv)
+    partial = describe_environment({"creator": Hill, "config": {"height": 2}, "note": "mine"})
+    assert length_of(partial) == 2 and partial["note"] == "mine" and partial["possible_agents"] == ["agent"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +138,14 @@ def test_names_and_descriptions():
     [
         ("gymm/CartPole-v1", {}, r"unknown environment 'gymm/CartPole-v1': .*did you mean 'gym'\?"),
         ("CartPole-v1", {}, "FAMILY/NAME.*package.module:NAME"),
+        ("gymm/ale_py:ALE/Pong-v5", {}, r"unknown environment 'gymm/ale_py:ALE/Pong-v5': .*did you mean 'gym'\?"),
+        ("gym", {}, "unknown environment 'gym': .*--list gym shows the names"),
+        (":Hill", {}, "'' is not the name of a module"),
+        (".house:Hill", {}, "'.house' is not the name of a module"),
+        (types.ModuleType("empty"), {}, "the module empty has no 'parallel_env' and no 'env'"),
+        (types.ModuleType("empty"), {"size": 3}, "the module empty has no 'parallel_env' and no 'env'"),
+        ({}, {}, "needs a 'creator', this one has nothing"),
+        ({"creator": 3}, {}, "3 gives a builtins.int, which is neither"),
         ("nowhere.at_all:Env", {}, "cannot import 'nowhere.at_all'"),
         ("house:Hil", {}, "there is no 'Hil' in house: did you mean 'Hill'"),
         ("house:answer", {}, r"gives a builtins.int, which is neither .* gymnasium or pettingzoo"),
@@ -146,6 +159,17 @@ def test_names_and_descriptions():
 def test_what_is_no_environment_is_refused(house, env, config, message):
     with pytest.raises(ConfigError, match=message):
         describe_environment(env, config)
+
+
+@pytest.mark.parametrize("algorithm", [random_policy, ppo])
+def test_a_box_of_whole_numbers_is_refused_for_actions(tmp_path, algorithm):
+    class Whole(CountingEnv):
+        @property
+        def action_spaces(self):
+            return {"agent": spaces.Box(0, 3, (1,), np.int32)}
+
+    with pytest.raises(ConfigError, match=r"real.*Box\(0, 3, \(1,\), int32\)"):
+        MARLScenario("whole", tmp_path, {"default": algorithm.ALGORITHM}, Whole)
 
 
 def test_an_object_that_cannot_be_copied_is_refused():
@@ -162,6 +186,21 @@ def test_every_copy_is_its_own():
     first, second = (description["creator"]() for _ in range(2))
     assert isinstance(first, Environment) and first is not second
     assert first.reset()[1] == second.reset()[1] and first.step({"agent": 0})[1] != second.reset()[1]
+
+
+@pytest.mark.parametrize(
+    "env, name",
+    [
+        (CountingEnv, "fakes.CountingEnv"),
+        (Hill, "test_environments.Hill"),
+        (Hill(), "<test_environments.Hill object at "),
+    ],
+)
+def test_the_configuration_says_what_the_environment_was(tmp_path, env, name):
+    scenario = MARLScenario("named", tmp_path, {"default": random_policy.ALGORITHM}, env)
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(scenario.resolved_config())
+    assert yaml.safe_load((folder.path / "config.yaml").read_text())["env"].startswith(name)
 
 
 @pytest.mark.parametrize("num_threads", [0, 1])
@@ -185,3 +224,11 @@ def test_the_command_line_takes_a_users_module(tmp_path, monkeypatch, capsys):
     command = ["marl", "--env", "yard:Yard", "--algorithm", "random", "--steps", "64", "--workers", "1"]
     assert main([*command, "--env_config.length", "3", "--rollout.fragment_length", "32"]) == 0
     assert "return" in capsys.readouterr().out
+    (first,) = (tmp_path / "logs").iterdir()
+    assert main(["--config", str(first / "config.yaml"), "--logdir", str(tmp_path / "again")]) == 0
+    ours, theirs = ((folder / "metrics.jsonl").read_text().splitlines() for folder in (first, tmp_path / "again"))
+    assert [without_times(line) for line in ours] == [without_times(line) for line in theirs] != []
+
+
+def without_times(line):
+    return {name: value for name, value in json.loads(line).items() if name != "time"}

@@ -1,26 +1,34 @@
 """Environments in processes of their own: the same episodes to the bit, and what happens when a process dies."""
 
+import gc
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
 import pytest
 from fakes import CountingEnv, CrashingEnv, MaskedEnv, TurnEnv
 
-from malib_lite.algorithms import ppo
+from malib_lite.algorithms import ppo, random_policy
+from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import TimeStep, describe
 from malib_lite.envs.gym import GymEnv
 from malib_lite.envs.mdp import MDPEnvironment
 from malib_lite.rollout.config import RolloutConfig
+from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
+from malib_lite.rollout.rolloutworker import RolloutWorker
+from malib_lite.rollout.sampler import Sampler
 from malib_lite.rollout.subproc_env import SubprocVectorEnv
 from malib_lite.rollout.vector_env import EnvironmentFault, vectorise
 from malib_lite.runner import run
+from malib_lite.runtime.helper import HelperDied
 from malib_lite.scenarios.marl_scenario import MARLScenario
 
 ARRAYS = ("acting", "action_mask", "reward", "terminated", "truncated", "observation")
@@ -118,8 +126,9 @@ def test_wrong_actions_are_the_callers_error(make):
         venv.step({})
     with pytest.raises(ValueError, match="actions of 'agent'"):
         venv.step({"agent": np.zeros(2)})
-    with pytest.raises(ValueError, match="actions of 'agent'"):
-        venv.step({"agent": np.zeros(3, int)})
+    for shape in (3, 1, (2, 1)):
+        with pytest.raises(ValueError, match=r"actions of 'agent' have shape .*, not \(2,\)"):
+            venv.step({"agent": np.zeros(shape, int)})
 
 
 @pytest.mark.parametrize("hang", [False, True])
@@ -153,6 +162,18 @@ def test_a_process_that_dies_costs_its_episodes_and_nothing_else(make, tmp_path,
         venv.step(zeros)
 
 
+def test_a_process_that_dies_as_it_starts_is_not_tried_again(make):
+    class Stillborn(CountingEnv):
+        def __init__(self, length=5):
+            super().__init__(length)
+            if os.getpid() != owner:
+                os.kill(os.getpid(), signal.SIGSEGV)
+
+    owner = os.getpid()
+    with pytest.raises(EnvironmentFault, match=r"(?s)was killed by SIGSEGV.*being made"):
+        make(Stillborn, {}, 2, 0, restarts=50)
+
+
 def test_a_process_that_dies_at_a_reset_costs_the_other_episodes_in_it(make, tmp_path):
     once = tmp_path / "once"
     venv = make(DyingEnv, {"once": str(once), "at": 0}, 2, 0, restarts=1)
@@ -164,12 +185,122 @@ def test_a_process_that_dies_at_a_reset_costs_the_other_episodes_in_it(make, tmp
     venv.reset(np.array([True, False]))
     assert venv.num_crashes == 1
     assert not view.truncated.any() and view.observation[:, 0].tolist() == [0, 1]
+    assert view.acting.tolist() == [True, False] and not venv.finished.any()
     venv.step(zeros)  # the one that began anew goes on, the other one's episode is lost
     assert view.truncated.tolist() == [False, True] == venv.finished.tolist()
     assert view.observation[:, 0].tolist() == [1, 1] and view.reward.tolist() == [1, 0]
     venv.reset(np.array([False, True]))
     venv.step(zeros)
     assert view.observation[:, 0].tolist() == [2, 1] and not view.truncated.any()
+
+
+class UnevenEnv(DyingEnv):
+    """Its episodes are of different lengths."""
+
+    def reset_episode(self, seed):
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.length = int(self.rng.integers(2, 9))
+        return super().reset_episode(seed)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_what_is_recorded_of_lost_episodes_ends_with_a_truncation(make, tmp_path, at):
+    once = tmp_path / "once"
+    venv = make(UnevenEnv, {"once": str(once), "at": at}, 6, 0, num_processes=2, restarts=9)
+    space = venv.observation_spaces["agent"], venv.action_spaces["agent"]
+    sampler = Sampler(venv, {"agent": ["agent"]}, {"agent": random_policy.RandomPolicy(*space)}, 10, False)
+    layout = SlotLayout(trajectory_fields(*space, {}, 10, 6))
+    ring = Ring(bytearray(Ring.num_bytes(layout, 1)), layout, 1)
+    streams = [[] for _ in range(6)]
+    for fragment in range(20):
+        if fragment % 4 == 1:
+            once.touch()
+        slot = ring.try_reserve()
+        slot.write_meta(rows=sampler.play({"agent": slot})["agent"])
+        t = as_trajectories(slot)
+        for i, s in np.argwhere(t.valid):
+            streams[s].append(
+                (t.observation[i, s, 0], t.terminated[i, s], t.truncated[i, s], t.observation[i + 1, s, 0])
+            )
+    assert venv.num_crashes == 5
+    ends = 0
+    for rows in streams:
+        for (seen, terminated, truncated, following), after in itertools.pairwise(rows):
+            ends += truncated
+            assert terminated or following == seen + 1 or (truncated and following == seen)
+            assert after[0] == (0 if terminated or truncated else following)
+    books = sampler.take_books()
+    assert 3 <= ends <= 15 and books.length.count == ends + sum(row[1] for rows in streams for row in rows)
+
+
+def test_a_parked_environment_stays_parked(make):
+    ours, plain = make(CountingEnv, {}, 3, 0), vectorise(describe(CountingEnv), 3, 0)
+    for venv in (ours, plain):
+        venv.reset(everywhere(venv))
+        venv.finished[0] = True
+        venv.reset(np.array([False, True, False]))
+        venv.step({"agent": np.zeros(3, int)})
+        assert venv.finished.tolist() == [True, False, False]
+        assert venv.reset(np.zeros(3, bool))["agent"].observation[:, 0].tolist() == [0, 1, 1]
+
+
+def test_helpers_that_hang_together_are_waited_for_together(make, tmp_path):
+    class Hanging(CountingEnv):
+        def time_step(self, actions):
+            time.sleep(1000)
+
+    venv = make(Hanging, {}, 3, 0, num_processes=3, restarts=2, timeout_s=2.0)
+    venv.reset(everywhere(venv))
+    helpers = list(venv._helpers)
+    started = time.monotonic()
+    for helper in helpers:
+        helper.ask("step")
+    for helper in helpers:
+        with pytest.raises(HelperDied, match="no answer for 2 s"):
+            helper.answer(2.0)
+    assert time.monotonic() - started < 4.0
+
+
+def test_nothing_is_left_of_those_that_are_closed_fail_or_cannot_be_sent(tmp_path):
+    def left():
+        gc.collect()
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+        return len(os.listdir("/proc/self/fd")), len(children.stdout.split())
+
+    class Stuck(CountingEnv):
+        handle = threading.Lock()
+
+    def start_and_close():
+        venv = SubprocVectorEnv(describe(CountingEnv), 2, 0, num_processes=2)
+        venv.reset(everywhere(venv))
+        venv.close()
+        venv.close()  # twice is as good as once
+
+    def cannot_be_sent():
+        with pytest.raises(TypeError, match="pickle"):
+            SubprocVectorEnv(describe(Stuck), 2, 0, num_processes=2)
+
+    def fails_in_one_and_dies_in_another():
+        class Bad(CountingEnv):
+            def reset_episode(self, seed):
+                if seed == first:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                raise ValueError("boom")
+
+        first = vectorise(describe(CountingEnv), 1, 0)._roots[0]
+        venv = SubprocVectorEnv(describe(Bad), 2, 0, num_processes=2, restarts=2)
+        with pytest.raises(EnvironmentFault, match="boom"):
+            venv.reset(everywhere(venv))
+        venv.close()
+
+    start_and_close()  # what is made once and kept
+    before = left()
+    for _ in range(3):
+        start_and_close()
+        cannot_be_sent()
+    fails_in_one_and_dies_in_another()
+    assert left() == before
 
 
 def test_an_exception_comes_with_its_traceback(make):
@@ -279,6 +410,21 @@ def test_a_run_survives_simulators_that_crash(tmp_path, no_leaks):
     assert summary["status"] == "completed" and summary["env_crashes"] == 1
     log = tmp_path / "run" / "logs" / "rollout-0.log"
     assert "was killed by SIGSEGV; started again" in log.read_text()
+
+
+def test_processes_that_die_in_an_evaluation_are_counted(tmp_path, monkeypatch):
+    once = tmp_path / "once"
+    make_environments = RolloutWorker._vectorise
+
+    def touch_for_evaluation(worker, purpose, number):
+        if purpose == "simulate":
+            once.touch()
+        return make_environments(worker, purpose, number)
+
+    monkeypatch.setattr(RolloutWorker, "_vectorise", touch_for_evaluation)
+    description = describe(DyingEnv, once=str(once), at=2)
+    summary = run(scenario(tmp_path / "run", description, num_threads=0, use_subproc_env=True))
+    assert summary["status"] == "completed" and summary["env_crashes"] == 1
 
 
 def test_a_timeout_that_could_not_work_is_refused():

@@ -125,3 +125,18 @@ def test_lists(capsys):
     output = capsys.readouterr().out
     assert "dqn" in output and "open_spiel" in output and "mdp/one_round_dmdp" in output
     assert main(["--list", "gmy"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("mapping", "groups"),
+    [
+        ("auto", ["adversary_0", "adversary_1", "adversary_2", "agent_0"]),
+        ("separate", ["adversary_0", "adversary_1", "adversary_2", "agent_0"]),
+        ("shared", ["team"]),
+        ("prefix", ["adversary", "agent"]),
+    ],
+)
+def test_the_mapping_says_who_shares_a_policy(tmp_path, mapping, groups):
+    pytest.importorskip("mpe2")
+    settings = {"scenario": "marl", "env": "pettingzoo/mpe.simple_tag_v3", "mapping": mapping, "logdir": str(tmp_path)}
+    assert list(make_scenario(build(TrainConfig, settings)).groups) == groups

@@ -3,5 +3,6 @@
 from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.manager import TrainingManager
+from malib_lite.agent.team_agent import TeamAgent
 
-__all__ = ["AgentInterface", "IndependentAgent", "TrainingManager"]
+__all__ = ["AgentInterface", "IndependentAgent", "TeamAgent", "TrainingManager"]

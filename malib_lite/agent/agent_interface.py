@@ -15,9 +15,9 @@ from malib_lite.backend.parameter_server import ParameterServer
 from malib_lite.backend.ring import Ring, RingSpec, Slot
 from malib_lite.backend.stores import Store, make_store
 from malib_lite.contracts.data import Trajectories
+from malib_lite.contracts.joint import JointTrajectories
 from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.trainer import Metrics, Trainer
-from malib_lite.rollout.recorder import as_trajectories
 from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.runtime.actors import Task
 from malib_lite.runtime.board import Row
@@ -68,8 +68,11 @@ class AgentInterface(ABC):
         return tuple(self._spec.governed_agents)
 
     @abstractmethod
-    def multiagent_post_process(self, fragments: Sequence[Trajectories]) -> Sequence[Trajectories]:
-        """What the trainer's store takes in of a round's fragments (one per worker, in the workers' order)."""
+    def multiagent_post_process(self, slots: Sequence[Slot]) -> Sequence[Trajectories | JointTrajectories]:
+        """What the trainer's store takes in of a round's slots (one per worker, in the workers' order).
+
+        The arrays may be views of the slots, which stay valid until the round has been learnt from.
+        """
 
     # -- tasks --------------------------------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class AgentInterface(ABC):
             began = time.monotonic()
             slots = yield from self._receive(base_sequence + number)
             waited_s += time.monotonic() - began
-            fragments = self.multiagent_post_process([as_trajectories(slot) for slot in slots])
+            fragments = self.multiagent_post_process(slots)
             for fragment in fragments:
                 store.add(fragment)
             decisions += sum(fragment.num_decisions for fragment in fragments)

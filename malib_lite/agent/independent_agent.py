@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from malib_lite.agent.agent_interface import AgentInterface
+from malib_lite.backend.ring import Slot
 from malib_lite.contracts.data import Trajectories
+from malib_lite.rollout.recorder import as_trajectories
 
 
 class IndependentAgent(AgentInterface):
     """Learns from each agent's own trajectories, as if the others were part of the environment."""
 
-    def multiagent_post_process(self, fragments: Sequence[Trajectories]) -> Sequence[Trajectories]:
-        return fragments
+    def multiagent_post_process(self, slots: Sequence[Slot]) -> Sequence[Trajectories]:
+        return [as_trajectories(slot) for slot in slots]

@@ -8,13 +8,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from malib_lite.backend.sum_tree import SumTree
 from malib_lite.contracts.data import OnPolicySpec, ReplaySpec, Trajectories, Transitions
+from malib_lite.contracts.joint import JointTrajectories
+
+AnyTrajectories = Trajectories | JointTrajectories
 
 
 class Store(Protocol):
     """Takes trajectories in, gives training batches out."""
 
-    def add(self, trajectories: Trajectories) -> None:
+    def add(self, trajectories: AnyTrajectories) -> None:
         """Take one fragment in. Its arrays may be views of a ring and are valid until the round's batches are used."""
 
     def batches(self) -> Iterator[Any]:
@@ -31,14 +35,14 @@ class OnPolicyStore:
     """Every round's trajectories, given out once and forgotten. With one fragment no array is copied."""
 
     def __init__(self) -> None:
-        self._fragments: list[Trajectories] = []
+        self._fragments: list[Any] = []
 
-    def add(self, trajectories: Trajectories) -> None:
+    def add(self, trajectories: AnyTrajectories) -> None:
         self._fragments.append(trajectories)
 
-    def batches(self) -> Iterator[Trajectories]:
+    def batches(self) -> Iterator[AnyTrajectories]:
         if any(fragment.num_decisions for fragment in self._fragments):
-            yield Trajectories.concatenate(self._fragments)
+            yield type(self._fragments[0]).concatenate(self._fragments)
         self._fragments.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,27 +61,30 @@ class ReplayStore:
         self._next = 0  # where the next transition goes
         self._size = 0
         self._updates_due = 0.0
+        self._kind: Any = Transitions  # or JointTransitions, as the first ones are
 
     def __len__(self) -> int:
         return self._size
 
-    def add(self, trajectories: Trajectories) -> None:
+    def add(self, trajectories: AnyTrajectories) -> None:
         transitions = trajectories.transitions(self._spec.n_step, self._spec.discount)
         count, capacity = len(transitions), self._spec.capacity
+        self._kind = type(transitions)
         columns = {
             f.name: getattr(transitions, f.name)
-            for f in dataclasses.fields(Transitions)
+            for f in dataclasses.fields(transitions)
             if getattr(transitions, f.name) is not None
         }
         if not self._arrays:
             self._arrays = {name: np.empty((capacity, *c.shape[1:]), c.dtype) for name, c in columns.items()}
         kept = min(count, capacity)  # of a fragment longer than the store, the newest part
-        where = (self._next + np.arange(kept)) % capacity
+        rows = (self._next + np.arange(kept)) % capacity
         for name, column in columns.items():
-            self._arrays[name][where] = column[count - kept :]
+            self._arrays[name][rows] = column[count - kept :]
         self._next = int((self._next + kept) % capacity)
         self._size = min(self._size + kept, capacity)
         self._updates_due += count * self._spec.updates_per_step
+        self._overwritten(rows)
 
     def batches(self) -> Iterator[Transitions]:
         if self._size < self._spec.learning_starts:
@@ -85,8 +92,24 @@ class ReplayStore:
             return
         while self._updates_due >= 1.0:
             self._updates_due -= 1.0
-            rows = self._generator.integers(self._size, size=self._spec.batch_size)
-            yield Transitions(**{name: array[rows] for name, array in self._arrays.items()})
+            rows = self._draw()
+            batch = self._kind(**{name: array[rows] for name, array in self._arrays.items()})
+            self._announce(rows, batch)
+            yield batch
+            self._hear(rows, batch)
+
+    def _overwritten(self, rows: np.ndarray) -> None:
+        """``rows`` hold new transitions."""
+
+    def _draw(self) -> np.ndarray:
+        """Rows (B,) of the next batch."""
+        return self._generator.integers(self._size, size=self._spec.batch_size)
+
+    def _announce(self, rows: np.ndarray, batch: Transitions) -> None:
+        """Tell in ``batch`` how its ``rows`` were drawn."""
+
+    def _hear(self, rows: np.ndarray, batch: Transitions) -> None:
+        """Take up what the trainer left in ``batch``."""
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -107,6 +130,51 @@ class ReplayStore:
         self._generator.bit_generator.state = state["generator"]
 
 
+class PrioritisedReplayStore(ReplayStore):
+    """A replay store that draws surprising transitions more often.
+
+    The proportional variant of Schaul et al. 2016, algorithm 1 (https://arxiv.org/abs/1511.05952): they are drawn in
+    proportion to (|TD error| + epsilon)^alpha, one from each of B equal stretches of the total (appendix B.2.1).
+    New ones have the highest priority there has been, so that each is soon seen once.
+    """
+
+    _epsilon = 1e-6  # what is predicted to the bit is drawn now and then all the same
+
+    def __init__(self, spec: ReplaySpec, generator: np.random.Generator) -> None:
+        super().__init__(spec, generator)
+        self._tree = SumTree(spec.capacity)  # of priorities to the power of alpha
+        self._highest = 1.0  # of the tree's weights so far
+
+    def _overwritten(self, rows: np.ndarray) -> None:
+        self._tree.set(rows, self._highest)
+
+    def _draw(self) -> np.ndarray:
+        batch_size = self._spec.batch_size
+        shares = (np.arange(batch_size) + self._generator.random(batch_size)) / batch_size
+        return self._tree.find(shares * self._tree.total)
+
+    def _announce(self, rows: np.ndarray, batch: Transitions) -> None:
+        batch.sampling_ratio = (self._size * self._tree[rows] / self._tree.total).astype(np.float32)
+
+    def _hear(self, rows: np.ndarray, batch: Transitions) -> None:
+        if batch.td_error is None:
+            return  # nothing was learnt from it
+        weights = (np.abs(batch.td_error).astype(np.float64) + self._epsilon) ** self._spec.priority_exponent
+        self._tree.set(rows, weights)
+        self._highest = max(self._highest, float(weights.max()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "weights": self._tree[: self._size], "highest": self._highest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._tree = SumTree(self._spec.capacity)
+        self._tree.set(np.arange(self._size), state["weights"])
+        self._highest = state["highest"]
+
+
 def make_store(spec: ReplaySpec | OnPolicySpec, generator: np.random.Generator) -> Store:
     """The store that a trainer's ``data_spec`` asks for."""
-    return ReplayStore(spec, generator) if isinstance(spec, ReplaySpec) else OnPolicyStore()
+    if isinstance(spec, OnPolicySpec):
+        return OnPolicyStore()
+    return PrioritisedReplayStore(spec, generator) if spec.priority_exponent else ReplayStore(spec, generator)

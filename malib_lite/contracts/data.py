@@ -113,6 +113,10 @@ class Transitions:
     discount: np.ndarray  # (B,) float32: of the next observation's value, gamma to the power of decisions spanned
     action_mask: np.ndarray | None = None  # (B, A) bool
     next_action_mask: np.ndarray | None = None  # (B, A) bool: all True where terminated
+    # Of prioritised replay alone. The store tells how often it draws each transition compared with drawing uniformly
+    # (N P of Schaul et al. 2016); the trainer leaves here how far off its prediction was, and the store takes it up.
+    sampling_ratio: np.ndarray | None = None  # (B,) float32
+    td_error: np.ndarray | None = None  # (B,) float32
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -127,6 +131,7 @@ class ReplaySpec(NamedTuple):
     updates_per_step: float  # updates per recorded decision
     n_step: int = 1  # decisions that a transition spans at the most
     discount: float = 1.0  # within a transition
+    priority_exponent: float = 0.0  # alpha of prioritised replay; 0 draws uniformly
 
 
 class OnPolicySpec(NamedTuple):

@@ -58,6 +58,7 @@ class Environment(ABC):
         self.max_step: int | None = None
         self.cnt = 0  # steps taken in this episode
         self.finished = True
+        self.ended: set[AgentID] = set()  # agents whose part in this episode is over
         self.episode_returns: dict[AgentID, float] = {}
 
     # -- what an environment implements -------------------------------------------------------------------------
@@ -119,6 +120,7 @@ class Environment(ABC):
         self.cnt = 0
         self.max_step = max_step
         self.finished = False
+        self.ended = set()
         self.episode_returns = dict.fromkeys(self.possible_agents, 0.0)
         return self.reset_episode(seed)
 
@@ -130,6 +132,8 @@ class Environment(ABC):
         self.cnt += 1
         for agent, reward in step.rewards.items():
             self.episode_returns[agent] += float(reward)
+        for flags in (step.terminated, step.truncated):
+            self.ended.update([agent for agent, flag in flags.items() if flag])
         over = self.env_done_check(step)
         if not over and self.max_step is not None and self.cnt >= self.max_step:
             truncated = {agent: not step.terminated.get(agent, False) for agent in self.possible_agents}
@@ -138,8 +142,8 @@ class Environment(ABC):
         return step
 
     def env_done_check(self, step: TimeStep) -> bool:
-        """Whether the episode is over for everybody: by default, when it is for every possible agent."""
-        return all(step.terminated.get(a, False) or step.truncated.get(a, False) for a in self.possible_agents)
+        """Whether the episode is over for everybody: by default, when every possible agent's part in it is."""
+        return len(self.ended) == len(self.possible_agents)
 
     # -- the same loop in the form of MALib's documents ---------------------------------------------------------
 
@@ -196,6 +200,7 @@ def describe(creator: Callable[..., Environment], **config: Any) -> dict[str, An
             "possible_agents": list(env.possible_agents),
             "action_spaces": dict(env.action_spaces),
             "observation_spaces": dict(env.observation_spaces),
+            "state_space": env.state_space,
             "config": config,
         }
     finally:

@@ -63,6 +63,15 @@ class Policy(nn.Module):
         """What this policy's trainer needs recorded beside observation, mask, action and reward."""
         return {}
 
+    @property
+    def memory_size(self) -> int:
+        """H: how many numbers the policy remembers from one decision of an episode to the next; 0: none.
+
+        A policy that remembers gets them as ``hidden_state`` (B, H) float32, zeros where an episode begins, and returns
+        the new ones. If its trainer needs them it declares them in :attr:`extra_fields` and returns them in ``extras``.
+        """
+        return 0
+
     def seed(self, seed: int) -> None:
         """Restart the policy's random stream."""
         self.generator.manual_seed(seed)

@@ -33,6 +33,9 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
 
     config_class: ClassVar[type]  # made with malib_lite.config.config
     batch_mode: ClassVar[Literal["time_step", "episode"]] = "time_step"  # "episode": rounds end with whole episodes
+    # True: learns from a team's JointTrajectories, not from each agent's own. The policy then finds the team's size and
+    # that of its global state in custom_config["team"], a TeamShape.
+    joint: ClassVar[bool] = False
     rollout_defaults: ClassVar[Mapping[str, Any]] = {}  # of the rollout section, where the scenario has no own ones
     # Other defaults of config_class and of the policy's model_class where many short trainings of best responses are
     # wanted, as in PSRO: {"trainer": {...}, "model": {...}}. What the user sets comes first.
@@ -117,6 +120,13 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         self.num_steps = state["num_steps"]
         self.num_updates = state["num_updates"]
         self.generator.set_state(state["generator"])
+
+
+class TeamShape(NamedTuple):
+    """How large a team is."""
+
+    num_agents: int  # N
+    state_size: int  # S, of JointTrajectories.global_state
 
 
 class Algorithm(NamedTuple):

@@ -48,6 +48,7 @@ class VectorEnvironment(ABC):
     observation_spaces: Mapping[AgentID, spaces.Space]
     action_spaces: Mapping[AgentID, spaces.Space]
     finished: np.ndarray  # (E,) bool
+    state: np.ndarray | None = None  # (E, S) float32: the global state, flat, after the last reset or step; None: none
     num_crashes: int = 0  # processes of environments that have died and been replaced
 
     @abstractmethod

@@ -26,6 +26,7 @@ class RolloutConfig:
     num_threads: NonNegativeInt = option(1, "rollout worker processes; 0 runs everything in this process (serial mode)")
     num_env_per_thread: PositiveInt = option(16, "environments that each worker steps together")
     num_eval_threads: PositiveInt = option(1, "workers that share an evaluation")
+    agent_ids: bool = option(False, "agents that share a policy see, beside their observation, which of them they are")
     use_subproc_env: bool = option(False, "step environments in processes of their own: for slow or unsafe simulators")
     num_env_processes: PositiveInt | None = option(None, "these processes, per worker; None: its share of the cores")
     env_restarts: NonNegativeInt = option(100, "how many of them may crash or hang and be replaced, per worker")

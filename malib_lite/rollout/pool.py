@@ -42,12 +42,18 @@ class PoolPlayer:
         self._evaluate = evaluate
         self._generator = generator
         self._drawn = np.zeros(environments.num_envs, np.int64)
+        memory_size = max(member.memory_size for member in self._members)
+        self._memory = {agent: np.zeros((environments.num_envs, memory_size), np.float32) for agent in agents}
+        self._remembers = memory_size > 0
         self._tables = {agent: self._tabulate(environments, agent) for agent in agents}
 
     def draw(self, mask: np.ndarray) -> None:
         """Draw a member for the episodes that begin where ``mask`` (E,) bool is set."""
         chances = self._generator.random(int(mask.sum()))
         self._drawn[mask] = np.minimum(np.searchsorted(self._cumulative, chances, side="right"), len(self._ids) - 1)
+        if self._remembers:
+            for memory in self._memory.values():
+                memory[mask] = 0.0
 
     def act(self, agent: AgentID, view: AgentView, rows: np.ndarray) -> np.ndarray:
         """Actions (B, ...) of ``agent`` in the environments ``rows`` (B,), where it must act."""
@@ -60,7 +66,16 @@ class PoolPlayer:
         actions: np.ndarray | None = None
         for member in np.unique(drawn):
             here = drawn == member
-            chosen = act_with(self._members[member], view, rows[here], self._evaluate)[0]
+            at, memory = rows[here], self._memory[agent]
+            chosen, _, remembered = act_with(
+                self._members[member],
+                view.observation[at],
+                None if view.action_mask is None else view.action_mask[at],
+                self._evaluate,
+                memory[at] if self._remembers else None,
+            )
+            if remembered is not None:
+                memory[at] = remembered
             if actions is None:
                 actions = np.empty((len(rows), *chosen.shape[1:]), chosen.dtype)
             actions[here] = chosen
@@ -70,7 +85,7 @@ class PoolPlayer:
     def _tabulate(self, environments: VectorEnvironment, agent: AgentID) -> np.ndarray | None:
         """Cumulative action probabilities (P, I, A) float64 of all members, the last one of each row exactly 1."""
         table = environments.observation_table(agent)
-        if table is None:
+        if table is None or self._remembers:
             return None
         cumulative = np.cumsum(np.stack([tabulate(m, *table, self._evaluate) for m in self._members]), axis=-1)
         return cumulative / cumulative[..., -1:]
@@ -85,10 +100,16 @@ def tabulate(policy: Policy, observations: np.ndarray, masks: np.ndarray | None,
 
 
 def act_with(
-    policy: Policy, view: AgentView, rows: np.ndarray | slice, evaluate: bool
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Let a policy act on ``rows`` (B,) of a view; returns actions (B, ...) and its extra fields (B, ...)."""
+    policy: Policy,
+    observation: np.ndarray,
+    action_mask: np.ndarray | None,
+    evaluate: bool,
+    memory: np.ndarray | None = None,
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
+    """Let a policy act on B observations; returns actions (B, ...), its extra fields (B, ...) and its new memory."""
     with torch.inference_mode():
-        mask = None if view.action_mask is None else torch.from_numpy(view.action_mask[rows])
-        output = policy.compute_action(torch.from_numpy(view.observation[rows]), mask, evaluate)
-        return output.action.numpy(), {name: extra.numpy() for name, extra in output.extras.items()}
+        mask = None if action_mask is None else torch.from_numpy(action_mask)
+        hidden = None if memory is None else torch.from_numpy(memory)
+        output = policy.compute_action(torch.from_numpy(observation), mask, evaluate, hidden)
+        extras = {name: extra.numpy() for name, extra in output.extras.items()}
+        return output.action.numpy(), extras, None if memory is None else output.hidden_state.numpy()

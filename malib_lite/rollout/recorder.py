@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from gymnasium import spaces
 
 from malib_lite.backend.ring import Slot
 from malib_lite.contracts.data import Field, Trajectories
+from malib_lite.contracts.joint import JointTrajectories
 from malib_lite.models.actions import num_choices
 
 _FIXED = ("observation", "action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
 _EXTRA = "extra/"
+_NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def trajectory_fields(
@@ -22,17 +25,24 @@ def trajectory_fields(
     extra_fields: Mapping[str, Field],
     num_decisions: int,
     num_streams: int,
+    num_agents: int | None = None,
+    state_size: int | None = None,
 ) -> dict[str, Field]:
     """The arrays of a slot that holds up to ``num_decisions`` rows of ``num_streams`` streams.
 
     Two rows more than decisions: the observation after the last one, and a final observation before it.
+
+    Args:
+        num_agents: N, where a row is what a whole team did; None where it is one agent's decision.
+        state_size: of the team's global state, where the environment has one.
     """
     assert observation_space.shape is not None and action_space.shape is not None
     rows = (num_decisions + 2, num_streams)
+    each = rows if num_agents is None else (*rows, num_agents)
     fields = {
-        "observation": Field((*rows, *observation_space.shape), np.dtype(observation_space.dtype)),
-        "action": Field((*rows, *action_space.shape), np.dtype(action_space.dtype)),
-        "reward": Field(rows, np.dtype(np.float32)),
+        "observation": Field((*each, *observation_space.shape), np.dtype(observation_space.dtype)),
+        "action": Field((*each, *action_space.shape), np.dtype(action_space.dtype)),
+        "reward": Field(each, np.dtype(np.float32)),
         "terminated": Field(rows, np.dtype(bool)),
         "truncated": Field(rows, np.dtype(bool)),
         "valid": Field(rows, np.dtype(bool)),
@@ -41,9 +51,13 @@ def trajectory_fields(
     }
     choices = num_choices(action_space)
     if choices is not None:
-        fields["action_mask"] = Field((*rows, choices), np.dtype(bool))
+        fields["action_mask"] = Field((*each, choices), np.dtype(bool))
     for name, field in extra_fields.items():
-        fields[_EXTRA + name] = Field((*rows, *field.shape), field.dtype)
+        fields[_EXTRA + name] = Field((*each, *field.shape), field.dtype)
+    if num_agents is not None:
+        fields["acting"] = Field(each, np.dtype(bool))
+    if state_size is not None:
+        fields["state"] = Field((*rows, state_size), np.dtype(np.float32))
     return fields
 
 
@@ -57,6 +71,17 @@ def as_trajectories(slot: Slot) -> Trajectories:
         action_mask=None if mask is None else mask[: rows + 1],
         extras={name[len(_EXTRA) :]: array[:rows] for name, array in arrays.items() if name.startswith(_EXTRA)},
         **{name: arrays[name][:rows] for name in _FIXED[1:]},
+    )
+
+
+def as_joint_trajectories(slot: Slot) -> JointTrajectories:
+    """The recorded rows of a team's slot, as views."""
+    alone = as_trajectories(slot)
+    rows, state = slot.meta["rows"], slot.arrays.get("state")
+    return JointTrajectories(
+        **vars(alone),
+        acting=slot.arrays["acting"][: rows + 1],
+        state=None if state is None else state[: rows + 1],
     )
 
 
@@ -88,6 +113,8 @@ class Recorder:
         self._arrays = slot.arrays
         for name in ("valid", "reward", "terminated", "truncated"):
             self._arrays[name][...] = 0
+        if "acting" in self._arrays:
+            self._arrays["acting"][...] = False
         if "action_mask" in self._arrays:
             self._arrays["action_mask"][...] = True
         self._row[:] = 0
@@ -115,8 +142,12 @@ class Recorder:
         extras: Mapping[str, np.ndarray],
         episode: np.ndarray,
         policy_version: int,
+        others: Mapping[str, np.ndarray] = _NOTHING,
     ) -> None:
-        """Open a decision in each of ``streams`` (B,); all arrays have B rows. What was open there is complete."""
+        """Open a decision in each of ``streams`` (B,); all arrays have B rows. What was open there is complete.
+
+        ``others`` are further fields by name.
+        """
         self._row[streams] += self._open[streams]
         at = self._where(streams)
         if isinstance(streams, slice):
@@ -134,6 +165,8 @@ class Recorder:
             arrays["action_mask"][at] = action_mask
         for name, values in extras.items():
             arrays[_EXTRA + name][at] = values
+        for name, values in others.items():
+            arrays[name][at] = values
         self._open[streams] = 1
 
     def reward(self, streams: slice, reward: np.ndarray) -> None:
@@ -152,11 +185,12 @@ class Recorder:
         truncated: np.ndarray,
         observation: np.ndarray,
         action_mask: np.ndarray | None = None,
+        others: Mapping[str, np.ndarray] = _NOTHING,
     ) -> None:
         """Close the open decisions of ``streams`` (B,).
 
         Flags (B,), final observations (B, *obs), and what would be legal there (B, A): values are learnt beyond a
-        truncation.
+        truncation. ``others`` are further fields of the final row.
         """
         self._blocks.clear()
         had = self._open[streams] > 0
@@ -165,6 +199,7 @@ class Recorder:
                 a[had] for a in (streams, terminated, truncated, observation)
             )
             action_mask = action_mask if action_mask is None else action_mask[had]
+            others = {name: values[had] for name, values in others.items()}
         cut = truncated & ~terminated
         at = (self._row[streams], streams)
         self._arrays["terminated"][at] = terminated
@@ -180,10 +215,18 @@ class Recorder:
         if action_mask is not None:
             mask = action_mask[cut]
             self._arrays["action_mask"][rows, streams] = mask | ~mask.any(-1, keepdims=True)  # never a row of nothing
+        for name, values in others.items():
+            self._arrays[name][rows, streams] = values[cut]
         self._row[streams] = rows + 1
         self._fullest = max(self._fullest, int(rows.max()) + 1)
 
-    def finish(self, streams: np.ndarray, observation: np.ndarray, action_mask: np.ndarray | None) -> int:
+    def finish(
+        self,
+        streams: np.ndarray,
+        observation: np.ndarray,
+        action_mask: np.ndarray | None,
+        others: Mapping[str, np.ndarray] = _NOTHING,
+    ) -> int:
         """Complete the slot; returns its number of rows.
 
         Args:
@@ -196,6 +239,8 @@ class Recorder:
         self._arrays["observation"][at] = observation
         if action_mask is not None:
             self._arrays["action_mask"][at] = action_mask
+        for name, values in others.items():
+            self._arrays[name][at] = values
         waiting = np.flatnonzero(self._open)
         at = (self._row[waiting], waiting)
         self._carried = {name: array[at] for name, array in self._arrays.items()}  # fancy indexing copies

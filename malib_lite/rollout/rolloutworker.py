@@ -19,6 +19,7 @@ from malib_lite.rollout.config import Subproc
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.sampler import Sampler
 from malib_lite.rollout.subproc_env import SubprocVectorEnv
+from malib_lite.rollout.uniform_agents import make_uniform
 from malib_lite.rollout.vector_env import vectorise
 from malib_lite.runtime.actors import Task
 from malib_lite.runtime.board import Row
@@ -76,6 +77,8 @@ class WorkerSpec:
     max_step: int | None
     seed: int
     subproc: Subproc | None = None
+    teams: frozenset[str] = frozenset()  # runtime ids whose trajectories are joint
+    agent_ids: bool = False
 
 
 class RolloutWorker:
@@ -195,11 +198,14 @@ class RolloutWorker:
         spec = self._spec
         seed = derive_int(spec.seed, "environments", purpose, number, self._born)
         first = self._worker * spec.num_envs
+        arguments = (spec.env_description, spec.num_envs, seed, spec.max_step, first)
+        with_state = bool(spec.teams)
+        environments: VectorEnvironment
         if spec.subproc is None:
-            return vectorise(spec.env_description, spec.num_envs, seed, spec.max_step, first)
-        return SubprocVectorEnv(
-            spec.env_description, spec.num_envs, seed, spec.max_step, first, **spec.subproc._asdict()
-        )
+            environments = vectorise(*arguments, with_state=with_state)
+        else:
+            environments = SubprocVectorEnv(*arguments, **spec.subproc._asdict(), with_state=with_state)
+        return make_uniform(environments, spec.groups, spec.agent_ids)
 
     def _make_sampler(self, environments: VectorEnvironment, arena: Sequence[str]) -> Sampler:
         spec = self._spec
@@ -209,7 +215,9 @@ class RolloutWorker:
             )
             for runtime_id in arena
         }
-        return Sampler(environments, spec.groups, policies, spec.num_decisions, spec.whole_episodes, spec.max_step)
+        return Sampler(
+            environments, spec.groups, policies, spec.num_decisions, spec.whole_episodes, spec.max_step, spec.teams
+        )
 
     def _play_round(
         self, sampler: Sampler, policies: Mapping[str, str], versions: Mapping[str, int], sequence: int

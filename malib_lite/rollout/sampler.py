@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,17 @@ class Learner:
 
     policy: Policy
     recorder: Recorder
+    memory: np.ndarray | None  # (N * E, H) float32: what the policy remembers of each agent's episode
+    team: Team | None = None  # where a record is one of all agents together
     version: int = 0
+
+
+class Team:
+    """What a joint record needs to know of N agents in E environments."""
+
+    def __init__(self, num_envs: int, num_agents: int) -> None:
+        self.acted = np.zeros((num_envs, num_agents), bool)  # in the last row that was recorded
+        self.ended = np.zeros((num_envs, num_agents), bool)  # in this episode
 
 
 class Sampler:
@@ -42,6 +52,7 @@ class Sampler:
         num_decisions: int,
         whole_episodes: bool,
         max_step: int | None = None,
+        teams: Collection[str] = (),
     ) -> None:
         """
         Args:
@@ -50,6 +61,8 @@ class Sampler:
             num_decisions: rows of a fragment; the fragment ends when the fastest stream has filled them.
             whole_episodes: begin all environments anew with each fragment and end it when every episode has ended.
             max_step: the longest episode, where it is known.
+            teams: the runtime ids whose records are joint, see
+                :class:`~malib_lite.contracts.joint.JointTrajectories`.
         """
         self.environments = environments
         self._groups = {runtime_id: list(agents) for runtime_id, agents in groups.items()}
@@ -57,10 +70,14 @@ class Sampler:
         self._whole_episodes = whole_episodes
         self._capacity = fragment_capacity(num_decisions, whole_episodes, max_step)
         num_envs = environments.num_envs
-        self.learners = {
-            runtime_id: Learner(policy, Recorder(self._capacity, num_envs * len(self._groups[runtime_id])))
-            for runtime_id, policy in learners.items()
-        }
+        self.learners = {}
+        for runtime_id, policy in learners.items():
+            num_agents = len(self._groups[runtime_id])
+            team = Team(num_envs, num_agents) if runtime_id in teams else None
+            recorder = Recorder(self._capacity, num_envs * (1 if team else num_agents))
+            remembers = policy.memory_size > 0
+            memory = np.zeros((num_envs * num_agents, policy.memory_size), np.float32) if remembers else None
+            self.learners[runtime_id] = Learner(policy, recorder, memory, team)
         self._pools: Mapping[str, PoolPlayer] = {}
         self._episode = np.full(num_envs, -1, np.int64)
         self._length = np.zeros(num_envs, np.int64)
@@ -154,22 +171,33 @@ class Sampler:
         self._length[rows] = 0
         for returns in self._return.values():
             returns[rows] = 0.0
+        for learner in self.learners.values():
+            if learner.team is not None:
+                learner.team.ended[rows] = False
+            if learner.memory is not None:
+                for first in range(0, len(learner.memory), len(mask)):
+                    learner.memory[first + rows] = 0.0
 
     def _step(self) -> None:
         """One step of every environment that is not finished."""
         running = ~self.environments.finished
         num_running = int(np.count_nonzero(running))
-        actions = {
-            agent: self._act(runtime_id, position, agent, running)
-            for runtime_id, agents in self._groups.items()
-            for position, agent in enumerate(agents)
-        }
+        actions: dict[AgentID, np.ndarray] = {}
+        for runtime_id, agents in self._groups.items():
+            acting = [self._views[agent].acting & running for agent in agents]
+            learner = self.learners.get(runtime_id)
+            if learner is not None:
+                actions.update(self._act(learner, agents, acting))
+            else:
+                for agent, here in zip(agents, acting, strict=True):
+                    actions[agent] = self._act_from_pool(runtime_id, agent, here.nonzero()[0])
         self._views = self.environments.step(actions)
         everybody = num_running == self.environments.num_envs
         self._length += 1 if everybody else running
         self.books.env_steps += num_running
         for runtime_id, learner in self.learners.items():
-            self._record(learner.recorder, self._groups[runtime_id], running, everybody)
+            record = self._record if learner.team is None else self._record_team
+            record(learner, self._groups[runtime_id], running, everybody)
         for agent, view in self._views.items():
             self._return[agent] += view.reward if everybody else np.where(running, view.reward, 0.0)
         ended = (running & self.environments.finished).nonzero()[0]
@@ -178,67 +206,145 @@ class Sampler:
                 (self._length[ended], {agent: returns[ended] for agent, returns in self._return.items()})
             )
 
-    def _act(self, runtime_id: str, position: int, agent: AgentID, running: np.ndarray) -> np.ndarray:
-        """Actions (E, ...) of one agent; rows where it is not to act mean nothing."""
-        view, num_envs = self._views[agent], self.environments.num_envs
-        space = self.environments.action_spaces[agent]
-        acting = view.acting & running
-        indices = acting.nonzero()[0]
-        if len(indices) == 0:
-            return np.zeros((num_envs, *(space.shape or ())), space.dtype)
-        rows: np.ndarray | slice = indices
-        streams: np.ndarray | slice = position * num_envs + indices
-        if len(indices) == num_envs:  # the common case in single-agent and simultaneous environments
-            rows, streams = slice(0, num_envs), slice(position * num_envs, (position + 1) * num_envs)
-        learner = self.learners.get(runtime_id)
-        if learner is None:
-            chosen = self._pools[runtime_id].act(agent, view, indices)
+    def _act(
+        self, learner: Learner, agents: Sequence[AgentID], acting: Sequence[np.ndarray]
+    ) -> dict[AgentID, np.ndarray]:
+        """Actions (E, ...) of a learner's agents, by one forward pass; rows of ``acting`` (E,) that are not set mean
+        nothing."""
+        num_envs, views = self.environments.num_envs, [self._views[agent] for agent in agents]
+        indices = [here.nonzero()[0] for here in acting]
+        count = sum(map(len, indices))
+        space = self.environments.action_spaces[agents[0]]
+        if count == 0:
+            return {agent: np.zeros((num_envs, *(space.shape or ())), space.dtype) for agent in agents}
+        rows: Sequence[np.ndarray | slice] = indices
+        if count == num_envs * len(agents):  # the common case in single-agent and simultaneous environments
+            rows = [slice(0, num_envs)] * len(agents)
+            streams: np.ndarray | slice = slice(0, count)
         else:
-            chosen, extras = act_with(learner.policy, view, rows, evaluate=False)
-            learner.recorder.decide(
-                streams=streams,
-                observation=view.observation[rows],
-                action_mask=None if view.action_mask is None else view.action_mask[rows],
-                action=chosen,
-                extras=extras,
-                episode=self._episode[rows],
-                policy_version=learner.version,
-            )
+            streams = np.concatenate([position * num_envs + here for position, here in enumerate(indices)])
+        observation = _join([view.observation[here] for view, here in zip(views, rows, strict=True)])
+        mask = _join_masks(
+            [(view.action_mask, here, len(i)) for view, here, i in zip(views, rows, indices, strict=True)]
+        )
+        memory = None if learner.memory is None else learner.memory[streams]
+        chosen, extras, memory = act_with(learner.policy, observation, mask, False, memory)
+        if memory is not None and learner.memory is not None:
+            learner.memory[streams] = memory
         chosen = chosen.astype(space.dtype, copy=False)
-        if isinstance(rows, slice):
-            return chosen
-        actions = np.zeros((num_envs, *chosen.shape[1:]), chosen.dtype)
-        actions[rows] = chosen
+        bounds = np.cumsum([len(here) for here in indices])[:-1]
+
+        def by_agent(values: np.ndarray) -> dict[AgentID, np.ndarray]:
+            """Rows (B, ...) handed out to the agents, (E, ...) each."""
+            parts = np.split(values, bounds) if len(agents) > 1 else [values]
+            if isinstance(streams, slice):
+                return dict(zip(agents, parts, strict=True))
+            full = {agent: np.zeros((num_envs, *values.shape[1:]), values.dtype) for agent in agents}
+            for agent, here, part in zip(agents, indices, parts, strict=True):
+                full[agent][here] = part
+            return full
+
+        actions = by_agent(chosen)
+        if learner.team is None:
+            learner.recorder.decide(
+                streams, observation, mask, chosen, extras,
+                episode=_join([self._episode[here] for here in rows]), policy_version=learner.version,
+            )  # fmt: skip
+        else:
+            together = np.stack(acting, axis=1)  # (E, N)
+            somebody = np.flatnonzero(together.any(axis=1))
+            envs = slice(0, num_envs) if len(somebody) == num_envs else somebody
+            learner.team.acted[envs] = together[envs]
+            learner.recorder.decide(
+                envs, *self._seen_by_team(agents, envs), np.stack(list(actions.values()), 1)[envs],
+                {name: np.stack(list(by_agent(values).values()), 1)[envs] for name, values in extras.items()},
+                episode=self._episode[envs], policy_version=learner.version,
+                others=self._others(learner.team, envs),
+            )  # fmt: skip
         return actions
 
-    def _record(self, recorder: Recorder, agents: Sequence[AgentID], running: np.ndarray, everybody: bool) -> None:
-        num_envs = self.environments.num_envs
-        for position, agent in enumerate(agents):
-            view = self._views[agent]
-            streams = slice(position * num_envs, (position + 1) * num_envs)
-            recorder.reward(streams, view.reward if everybody else np.where(running, view.reward, 0.0))
+    def _act_from_pool(self, runtime_id: str, agent: AgentID, rows: np.ndarray) -> np.ndarray:
+        """Actions (E, ...) of one agent of a pool; those outside ``rows`` mean nothing."""
+        space = self.environments.action_spaces[agent]
+        actions = np.zeros((self.environments.num_envs, *(space.shape or ())), space.dtype)
+        if len(rows):
+            actions[rows] = self._pools[runtime_id].act(agent, self._views[agent], rows)
+        return actions
+
+    def _seen_by_team(
+        self, agents: Sequence[AgentID], envs: np.ndarray | slice
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the agents see (B, N, *obs) and may do (B, N, A) in ``envs``."""
+        views = [self._views[agent] for agent in agents]
+        masks = [view.action_mask for view in views]
+        shape = next((mask.shape for mask in masks if mask is not None), None)
+        observation = np.stack([view.observation[envs] for view in views], axis=1)
+        if shape is None:
+            return observation, None
+        full = [np.ones(shape, bool) if mask is None else mask for mask in masks]
+        return observation, np.stack([mask[envs] for mask in full], axis=1)
+
+    def _others(self, team: Team, envs: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """The further fields of a joint record in ``envs``."""
+        state = self.environments.state
+        return {"acting": team.acted[envs], **({} if state is None else {"state": state[envs]})}
+
+    def _record(self, learner: Learner, agents: Sequence[AgentID], running: np.ndarray, everybody: bool) -> None:
+        """Note what each agent earned in the last step, and whose part in the episode is over."""
+        num_envs, recorder, views = self.environments.num_envs, learner.recorder, [self._views[a] for a in agents]
+        rewards = _join([view.reward for view in views])
+        if not everybody:
+            rewards = np.where(np.tile(running, len(agents)), rewards, np.float32(0))
+        recorder.reward(slice(0, num_envs * len(agents)), rewards)
+        for position, view in enumerate(views):
             rows = ((view.terminated | view.truncated) & running).nonzero()[0]
             if len(rows):
                 streams = position * num_envs + rows
                 mask = None if view.action_mask is None else view.action_mask[rows]
                 recorder.end(streams, view.terminated[rows], view.truncated[rows], view.observation[rows], mask)
 
+    def _record_team(self, learner: Learner, agents: Sequence[AgentID], running: np.ndarray, everybody: bool) -> None:
+        """The same of a team: its episode is over when it is for all its agents, cut off if any of the last was."""
+        team, views = learner.team, [self._views[agent] for agent in agents]
+        assert team is not None
+        rewards = np.stack([view.reward for view in views], axis=1)  # (E, N)
+        learner.recorder.reward(slice(0, len(running)), np.where(running[:, None], rewards, np.float32(0)))
+        truncated = np.any([view.truncated for view in views], axis=0)
+        team.ended |= np.stack([view.terminated | view.truncated for view in views], axis=1) & running[:, None]
+        rows = (team.ended.all(1) & running).nonzero()[0]
+        if len(rows):
+            cut = truncated[rows]
+            observation, mask = self._seen_by_team(agents, rows)
+            learner.recorder.end(rows, ~cut, cut, observation, mask, self._others(team, rows))
+
     def _finish(self, runtime_id: str, learner: Learner) -> int:
         """Close a learner's slot with the observations that its agents are about to act on."""
-        streams, observations, masks = [], [], []
-        for position, agent in enumerate(self._groups[runtime_id]):
-            view = self._views[agent]
-            rows = np.flatnonzero(view.acting & ~self.environments.finished)
-            streams.append(position * self.environments.num_envs + rows)
-            observations.append(view.observation[rows])
-            masks.append(view.action_mask[rows] if view.action_mask is not None else None)
-        num_actions = next((mask.shape[1] for mask in masks if mask is not None), None)
-        full = [
-            np.ones((len(s), num_actions or 0), bool) if m is None else m for s, m in zip(streams, masks, strict=True)
-        ]
+        agents, playing = self._groups[runtime_id], ~self.environments.finished
+        acting = [self._views[agent].acting & playing for agent in agents]
+        if learner.team is not None:
+            envs = np.any(acting, axis=0).nonzero()[0]
+            learner.team.acted[envs] = np.stack(acting, axis=1)[envs]
+            return learner.recorder.finish(envs, *self._seen_by_team(agents, envs), self._others(learner.team, envs))
+        rows = [here.nonzero()[0] for here in acting]
+        views = [self._views[agent] for agent in agents]
+        streams = [position * len(playing) + here for position, here in enumerate(rows)]
         return learner.recorder.finish(
-            np.concatenate(streams), np.concatenate(observations), np.concatenate(full) if num_actions else None
+            np.concatenate(streams),
+            np.concatenate([view.observation[here] for view, here in zip(views, rows, strict=True)]),
+            _join_masks([(view.action_mask, here, len(here)) for view, here in zip(views, rows, strict=True)]),
         )
+
+
+def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _join_masks(masks: Sequence[tuple[np.ndarray | None, np.ndarray | slice, int]]) -> np.ndarray | None:
+    """The given rows of some agents' masks, with how many they are; all True for those who have none."""
+    num_actions = next((mask.shape[1] for mask, _, _ in masks if mask is not None), None)
+    if num_actions is None:
+        return None
+    return _join([np.ones((n, num_actions), bool) if mask is None else mask[rows] for mask, rows, n in masks])
 
 
 def fragment_capacity(num_decisions: int, whole_episodes: bool, max_step: int | None) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import utils
 
 from malib_lite.backend.ring import Slot, SlotLayout
 from malib_lite.contracts.data import Field
@@ -40,11 +41,12 @@ class SubprocVectorEnv(VectorEnvironment):
         num_processes: int = 1,
         restarts: int = 0,
         timeout_s: float = 300.0,
+        with_state: bool = False,
     ) -> None:
         """
         Args:
             env_description: with agents and spaces, as ``describe`` makes it.
-            num_envs, seed, max_step, first_env_index: see :func:`~malib_lite.rollout.vector_env.vectorise`.
+            num_envs, seed, max_step, first_env_index, with_state: see :func:`~malib_lite.rollout.vector_env.vectorise`.
             num_processes: helpers; no more than there are environments.
             restarts: how many helpers may be replaced, all in all.
             timeout_s: a helper that takes longer for one step is killed and replaced.
@@ -66,11 +68,14 @@ class SubprocVectorEnv(VectorEnvironment):
         self._restarts_left = restarts
         self._timeout_s = timeout_s
         self._lives = 0  # helpers that have been started in the place of others
-        self._layout = _layout(self, num_envs)
+        self._with_state = with_state
+        state_space = env_description.get("state_space") if with_state else None
+        self._layout = _layout(self, num_envs, None if state_space is None else utils.flatdim(state_space))
         self._shared = AnonymousMemory(self._layout.num_bytes)
         arrays = Slot(self._shared.memory, 0, self._layout).arrays
         self.finished = arrays["finished"]
         self.finished[:] = True
+        self.state = arrays.get("state")
         self._reset_mask = arrays["reset"]
         self._lost = np.zeros(num_envs, bool)  # episodes that died with their process
         self._masked = arrays["masked"]
@@ -86,9 +91,11 @@ class SubprocVectorEnv(VectorEnvironment):
         }
         bounds = np.linspace(0, num_envs, min(num_processes, num_envs) + 1).astype(int).tolist()
         self._slices = list(itertools.pairwise(bounds))
-        self._helpers = [self._start(number) for number in range(len(self._slices))]
+        self._helpers: list[Helper] = []
         try:
-            self._wait(range(len(self._helpers)), _START_TIMEOUT_S)
+            for number in range(len(self._slices)):
+                self._helpers.append(self._start(number))
+            self._wait_for_start(range(len(self._helpers)))
         except BaseException:
             self.close()
             raise
@@ -104,13 +111,12 @@ class SubprocVectorEnv(VectorEnvironment):
         while asked:
             running = ~self.finished & ~self._reset_mask
             self._ask("reset", asked)
-            asked = self._wait(
-                asked, self._timeout_s
-            )  # those that take over from dead ones begin anew what these were to begin
+            asked = self._wait(asked, self._timeout_s)  # who takes over from a dead one begins what that was to begin
             for number in asked:
                 rows = slice(*self._slices[number])
-                self._lost[rows] |= running[rows]  # it cannot be told before the next step
+                self._lost[rows] |= running[rows]
         self._lost &= ~self._reset_mask
+        self.finished &= ~self._lost  # that they are over is told by the next step, which says how
         return self._see()
 
     def step(self, actions: Mapping[AgentID, np.ndarray]) -> dict[AgentID, AgentView]:
@@ -122,9 +128,12 @@ class SubprocVectorEnv(VectorEnvironment):
         """
         for agent, view in self._views.items():
             if agent in actions:
+                if np.shape(actions[agent]) != self._actions[agent].shape:
+                    shapes = f"{np.shape(actions[agent])}, not {self._actions[agent].shape}"
+                    raise ValueError(f"the actions of {agent!r} have shape {shapes}")
                 try:
                     np.copyto(self._actions[agent], actions[agent], casting="same_kind")
-                except (TypeError, ValueError) as error:
+                except TypeError as error:
                     raise ValueError(f"the actions of {agent!r}: {error}") from None
             elif (view.acting & ~self.finished).any():
                 raise ValueError(f"no actions for {agent!r}, which is to act")
@@ -143,6 +152,8 @@ class SubprocVectorEnv(VectorEnvironment):
     def close(self) -> None:
         """End the helpers."""
         for helper in self._helpers:
+            helper.dismiss()  # all at once: some simulators take their time
+        for helper in self._helpers:
             helper.close()
         self._helpers = []
         self._shared.close()
@@ -159,7 +170,7 @@ class SubprocVectorEnv(VectorEnvironment):
             helper.close()
             self._lives += 1
             self._helpers[number] = self._start(number)
-        self._wait(range(len(self._helpers)), _START_TIMEOUT_S)
+        self._wait_for_start(range(len(self._helpers)))
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -174,6 +185,7 @@ class SubprocVectorEnv(VectorEnvironment):
                 "seed": np.random.SeedSequence([self._seed, self._lives]) if self._lives else self._seed,
                 "max_step": self._max_step,
                 "first_env_index": self._first_env_index + first,
+                "with_state": self._with_state,
             },
         }
         return Helper(f"environment process {number}", _Server, arguments, self._shared)
@@ -199,9 +211,16 @@ class SubprocVectorEnv(VectorEnvironment):
                 self._lives += 1
                 self._helpers[number] = self._start(number)
                 replaced.append(number)
-        if replaced:
-            self._wait(replaced, _START_TIMEOUT_S)
+        self._wait_for_start(replaced)
         return replaced
+
+    def _wait_for_start(self, numbers: Sequence[int]) -> None:
+        """Wait until helpers have made their environments. One that dies over that would do so again."""
+        for number in numbers:
+            try:
+                self._helpers[number].answer(_START_TIMEOUT_S)
+            except (HelperDied, HelperError) as error:
+                raise EnvironmentFault(f"{error}\n(while its environments were being made)") from None
 
     def _cut(self, lost: np.ndarray) -> None:
         """Truncate episodes (E,) bool that were running when their process died."""
@@ -229,10 +248,11 @@ class _Server:
 
     def reset(self) -> None:
         begun = self._arrays["reset"].copy()
+        self._venv.finished |= self._arrays["finished"]  # the caller may have parked some
         self._tell(self._venv.reset(begun), begun)
 
     def step(self) -> None:
-        np.copyto(self._venv.finished, self._arrays["finished"])  # the caller may have parked some
+        self._venv.finished |= self._arrays["finished"]
         stepped = ~self._venv.finished
         self._tell(self._venv.step({a: self._arrays[f"{a}/action"] for a in self._venv.possible_agents}), stepped)
 
@@ -251,14 +271,18 @@ class _Server:
                 arrays[f"{agent}/action_mask"][rows] = view.action_mask[rows]
             elif f"{agent}/action_mask" in arrays:
                 arrays[f"{agent}/action_mask"][...] = True
+        if self._venv.state is not None:
+            arrays["state"][rows] = self._venv.state[rows]
         np.copyto(arrays["finished"], self._venv.finished)
 
 
-def _layout(venv: VectorEnvironment, num_envs: int) -> SlotLayout:
+def _layout(venv: VectorEnvironment, num_envs: int, state_size: int | None) -> SlotLayout:
     """The shared arrays: one row per environment."""
     flag = Field((num_envs,), np.dtype(bool))
     agents = venv.possible_agents
     fields = {"finished": flag, "reset": flag, "masked": Field((num_envs, len(agents)), np.dtype(bool))}
+    if state_size is not None:
+        fields["state"] = Field((num_envs, state_size), np.dtype(np.float32))
     for agent in agents:
         observation_space, action_space = venv.observation_spaces[agent], venv.action_spaces[agent]
         fields[f"{agent}/acting"] = fields[f"{agent}/terminated"] = fields[f"{agent}/truncated"] = flag

@@ -12,7 +12,7 @@ from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID, Environment, TimeStep
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.models.actions import ActionReader, leaves_a_choice, num_choices
-from malib_lite.models.preprocessor import Mode, get_preprocessor
+from malib_lite.models.preprocessor import Mode, Preprocessor, get_preprocessor
 
 # Second word of the seeds' spawn keys: it keeps these streams apart from others drawn from the same root.
 _ENVIRONMENT_STREAM = int.from_bytes(b"env", "big")
@@ -28,6 +28,7 @@ def vectorise(
     seed: int | np.random.SeedSequence,
     max_step: int | None = None,
     first_env_index: int = 0,
+    with_state: bool = False,
 ) -> VectorEnvironment:
     """``num_envs`` copies of the described environment: its native vector form where it has one, else stepped singly.
 
@@ -39,6 +40,7 @@ def vectorise(
             that its episodes depend neither on how environments are spread over workers nor on when they are played.
         max_step: episodes are truncated after so many steps; None leaves the environment's own limit.
         first_env_index: the number of the first copy among those of all workers that share ``seed``.
+        with_state: whether the environment's global state, if it has one, is wanted in ``state``.
 
     Raises:
         ConfigError: there is no creator, or the environment refuses its configuration.
@@ -53,9 +55,17 @@ def vectorise(
     native: Callable[..., VectorEnvironment | None] | None = getattr(creator, "make_vector", None)
     if native is not None:
         vector = native(seeds=seeds, max_step=max_step, **config)
-        if vector is not None:
+        if vector is not None and (vector.state is not None or not with_state or not _has_state(creator, config)):
             return vector
-    return DictVectorEnv(creator, config, seeds, max_step, first_env_index)
+    return DictVectorEnv(creator, config, seeds, max_step, first_env_index, with_state)
+
+
+def _has_state(creator: Callable[..., Environment], config: Mapping[str, Any]) -> bool:
+    env = creator(**config)
+    try:
+        return env.state_space is not None
+    finally:
+        env.close()
 
 
 class DictVectorEnv(VectorEnvironment):
@@ -73,6 +83,7 @@ class DictVectorEnv(VectorEnvironment):
         seeds: E integers.
         max_step: episodes are truncated after so many steps.
         first_env_index: the number of environment 0 among those of all workers, for messages.
+        with_state: whether ``state`` is filled, where the environments have one: asking them takes time.
 
     Raises:
         ConfigError: an observation or action space has no array form.
@@ -85,6 +96,7 @@ class DictVectorEnv(VectorEnvironment):
         seeds: Sequence[int],
         max_step: int | None = None,
         first_env_index: int = 0,
+        with_state: bool = False,
     ) -> None:
         self.num_envs = num_envs = len(seeds)
         self.max_step = max_step
@@ -103,6 +115,10 @@ class DictVectorEnv(VectorEnvironment):
                 agent: _Channel(agent, first.observation_spaces[agent], first.action_spaces[agent], num_envs)
                 for agent in self.possible_agents
             }
+            self._state: Preprocessor | None = None
+            if with_state and first.state_space is not None:
+                self._state = get_preprocessor(first.state_space, Mode.FLATTEN)
+                self.state = np.zeros((num_envs, self._state.size), np.float32)
         except BaseException:
             self.close()
             raise
@@ -186,6 +202,8 @@ class DictVectorEnv(VectorEnvironment):
             for agent in acting:
                 channels[agent].acting[i] = True
             self._to_act[i] = acting
+        if self._state is not None and self.state is not None:
+            self.state[i] = self._state.transform(env.state())
         if over:
             self.finished[i] = True
             cut = any(channel.truncated[i] for channel in channels.values())

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing import connection
@@ -57,7 +58,9 @@ class AnonymousMemory:
 
     def close(self) -> None:
         """Give the descriptor back; the mapping lives as long as arrays refer to it."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Helper:
@@ -71,6 +74,7 @@ class Helper:
         self, name: str, factory: Callable[..., Any], arguments: Mapping[str, Any], memory: AnonymousMemory
     ) -> None:
         self.name = name
+        work = cloudpickle.dumps((factory, dict(arguments)))  # before anything is started: it may be refused
         self._pipe, theirs = connection.Pipe()
         descriptors = (theirs.fileno(), memory.fileno())
         self._process = subprocess.Popen(
@@ -81,11 +85,13 @@ class Helper:
         )
         theirs.close()
         with contextlib.suppress(OSError):  # it may be dead already: the first answer will tell
-            self._pipe.send_bytes(json.dumps(sys.path).encode())
-            self._pipe.send_bytes(cloudpickle.dumps((factory, dict(arguments))))
+            self._pipe.send_bytes(json.dumps(list(map(str, sys.path))).encode())
+            self._pipe.send_bytes(work)
+        self._asked = time.monotonic()
 
     def ask(self, method: str) -> None:
         """Have it begin; what became of it, :meth:`answer` says."""
+        self._asked = time.monotonic()
         with contextlib.suppress(OSError):
             self._pipe.send_bytes(method.encode())
 
@@ -93,11 +99,11 @@ class Helper:
         """Wait until it has done what it was asked. The first answer says that it has started.
 
         Raises:
-            HelperDied: it has died, or took longer than ``timeout_s`` and was killed.
+            HelperDied: it has died, or took longer than ``timeout_s`` since it was asked and was killed.
             HelperError: it failed; it has ended.
         """
         try:
-            if not self._pipe.poll(timeout_s):
+            if not self._pipe.poll(max(0.0, self._asked + timeout_s - time.monotonic())):
                 self.kill()
                 raise HelperDied(f"{self.name} gave no answer for {timeout_s:.0f} s and was killed")
             answer = json.loads(self._pipe.recv_bytes())
@@ -105,7 +111,7 @@ class Helper:
             self.kill()
             raise HelperDied(f"{self.name} {how_it_ended(self._process.returncode)}") from None
         if answer is not None:
-            self.kill()
+            self.close()
             raise HelperError(answer["error"] + "\n\n" + answer["traceback"])
 
     def kill(self) -> None:
@@ -116,11 +122,13 @@ class Helper:
         self._process.wait()
         self._pipe.close()
 
+    def dismiss(self) -> None:
+        """Let it end, without waiting for it."""
+        self._pipe.close()  # it reads the end of the pipe
+
     def close(self) -> None:
         """Let it end; it is killed if it does not."""
-        if self._pipe.closed:
-            return
-        self._pipe.close()  # it reads the end of the pipe
+        self.dismiss()
         try:
             self._process.wait(2.0)
         except subprocess.TimeoutExpired:

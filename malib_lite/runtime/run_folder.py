@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class RunFolder:
 
 
 def _plain(value: Any) -> Any:
-    """The value in YAML's and JSON's types; classes and functions by their full names."""
+    """The value in YAML's and JSON's types; classes, functions and modules by their full names."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
@@ -96,5 +97,7 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, ModuleType):
+        return value.__name__
     name = getattr(value, "__qualname__", None)
     return f"{value.__module__}.{name}" if name else repr(value)

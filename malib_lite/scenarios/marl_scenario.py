@@ -70,7 +70,9 @@ class MARLScenario(Scenario):
     def _evaluate(self, run: Run, learners: Mapping[str, str]) -> Books:
         """Play with exploration off, in environments of its own."""
         evaluate = dict.fromkeys(self.groups, True)
-        return run.rollout.simulate([learners], self.rollout.num_eval_episodes, evaluate, run.training.versions)[0]
+        books = run.rollout.simulate([learners], self.rollout.num_eval_episodes, evaluate, run.training.versions)[0]
+        run.count_crashes(books)
+        return books
 
     def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> None:
         policies = {

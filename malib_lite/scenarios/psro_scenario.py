@@ -141,6 +141,7 @@ class PSROScenario(Scenario):
         for choice, books in zip(
             missing, run.rollout.simulate(matches, self.psro.payoff_episodes, evaluate), strict=True
         ):
+            run.count_crashes(books)
             tallies = [[books.returns[agent] for agent in self.groups[player]] for player in self.players]
             self.payoffs.record(
                 choice,

@@ -62,9 +62,13 @@ class Run:
         self.env_steps += leg.books.env_steps
         self.episodes += leg.books.length.count
         self.updates += sum(report["new_updates"] for report in leg.reports.values())
-        self.env_crashes += leg.books.env_crashes
-        if leg.books.env_crashes:
-            self.console.say(f"environment processes that died and were replaced: {leg.books.env_crashes} (see logs/)")
+        self.count_crashes(leg.books)
+
+    def count_crashes(self, books: Books) -> None:
+        """Add the processes of environments that died, and say so; those of evaluations count, too."""
+        self.env_crashes += books.env_crashes
+        if books.env_crashes:
+            self.console.say(f"environment processes that died and were replaced: {books.env_crashes} (see logs/)")
 
     def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
         """Write one report to the metrics."""

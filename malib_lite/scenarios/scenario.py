@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gymnasium.spaces.utils import flatdim
+
 from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.agent.independent_agent import IndependentAgent
+from malib_lite.agent.team_agent import TeamAgent
 from malib_lite.config import ConfigError, build, config, option, suggest, to_dict
-from malib_lite.environments import describe_environment
+from malib_lite.contracts.trainer import TeamShape
+from malib_lite.environments import Creator, describe_environment
 from malib_lite.models.actions import array_action_space
 from malib_lite.models.preprocessor import array_space
 from malib_lite.rollout.config import RolloutConfig
 from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.rollout.uniform_agents import uniform_spaces
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.stopping import StoppingConditions
 
 if TYPE_CHECKING:
+    from malib_lite.contracts.policy import Policy
     from malib_lite.contracts.trainer import Trainer
 
 
 AgentClass = type[AgentInterface]  # an alias: the field below is itself called "type"
+TEAM = "team"  # the runtime id of all agents together
 
 
 @config
 class TrainingConfig:
     """The ``training_config`` of MALib's documents."""
 
-    type: AgentClass = dataclasses.field(default=IndependentAgent, metadata={"help": "the kind of agent interface"})
+    type: AgentClass | None = option(None, "the kind of agent interface; None: the one that the algorithm needs")
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
 
@@ -50,7 +56,7 @@ class Scenario(ABC):
         env_description: Any,
         training_config: Mapping[str, Any] | None = None,
         rollout_config: Mapping[str, Any] | None = None,
-        agent_mapping_func: Callable[[str], str] = lambda agent: agent,
+        agent_mapping_func: Callable[[str], str] | None = None,
         stopping_conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -64,7 +70,8 @@ class Scenario(ABC):
                 :func:`~malib_lite.environments.describe_environment` understands: a name, a class, an object.
             training_config: see :class:`TrainingConfig`.
             rollout_config: see :class:`~malib_lite.rollout.config.RolloutConfig`.
-            agent_mapping_func: runtime id of each environment agent; agents of one runtime id share one learner.
+            agent_mapping_func: runtime id of each environment agent; agents of one runtime id share one learner. None:
+                every agent learns by itself, but with an algorithm for teams all are one.
             stopping_conditions: see :class:`~malib_lite.scenarios.stopping.StoppingConditions`.
             seed: of everything that is random in the run.
 
@@ -77,21 +84,29 @@ class Scenario(ABC):
         self.env_description = describe_environment(env_description)
         self.training = build(TrainingConfig, training_config, "training")
         self.stopping = build(StoppingConditions, stopping_conditions, "stopping")
+        self.interfaces: dict[str, type[AgentInterface]] = {}  # by runtime id
         if seed < 0:
             raise ConfigError(f"'seed' = {seed}: must not be negative")
         self.seed = seed
-        self.groups = self._group_agents(agent_mapping_func)
-        self.policies: dict[str, PolicySpec] = {}
-        self.trainers: dict[str, tuple[type[Trainer[Any, Any]], Any]] = {}  # class and configuration by runtime id
+        self.groups = self._group_agents(agent_mapping_func or _default_mapping(algorithms))
         for name in algorithms:
             if name != "default" and name not in self.groups:
                 raise ConfigError(f"algorithms: there is no runtime id '{name}': {suggest(name, self.groups)}")
-        for runtime_id, agents in self.groups.items():
-            self._choose_algorithm(runtime_id, agents[0], algorithms)
-        recommended = next(iter(self.trainers.values()))[0].rollout_defaults
+        chosen = {runtime_id: self._find_algorithm(runtime_id, algorithms) for runtime_id in self.groups}
+        recommended = next(iter(chosen.values()))[1].rollout_defaults
         self.rollout = build(
             RolloutConfig, {**recommended, **self.rollout_defaults, **(rollout_config or {})}, "rollout"
         )
+        self._spaces = uniform_spaces(
+            self.groups,
+            {agent: array_space(space) for agent, space in self.env_description["observation_spaces"].items()},
+            {agent: array_action_space(space) for agent, space in self.env_description["action_spaces"].items()},
+            self.rollout.agent_ids,
+        )
+        self.policies: dict[str, PolicySpec] = {}
+        self.trainers: dict[str, tuple[type[Trainer[Any, Any]], Any]] = {}  # class and configuration by runtime id
+        for runtime_id, entry in chosen.items():
+            self._set_up(runtime_id, *entry)
 
     @abstractmethod
     def execute(self, run: Run) -> dict[str, Any]:
@@ -117,11 +132,23 @@ class Scenario(ABC):
             return any(trainer.batch_mode == "episode" for trainer, _ in self.trainers.values())
         return self.rollout.batch_mode == "episode"
 
+    @property
+    def teams(self) -> frozenset[str]:
+        """The runtime ids that learn from joint trajectories."""
+        return frozenset(runtime_id for runtime_id, (trainer, _) in self.trainers.items() if trainer.joint)
+
+    @property
+    def state_size(self) -> int | None:
+        """S, of the environment's global state, flat; None where it has none."""
+        state_space = self.env_description.get("state_space")
+        return None if state_space is None else flatdim(state_space)
+
     def resolved_config(self) -> dict[str, Any]:
         """Every setting with its final value, for ``config.yaml``."""
+        creator = self.env_description["creator"]
         names = self.names or {
             "scenario": type(self).__name__,
-            "env": self.env_description["creator"],
+            "env": creator.source if isinstance(creator, Creator) else creator,
             "env_config": self.env_description["config"],
             "algorithm": {rid: spec.policy_class for rid, spec in self.policies.items()},
         }
@@ -142,38 +169,63 @@ class Scenario(ABC):
         groups: dict[str, list[str]] = {}
         for agent in self.env_description["possible_agents"]:
             groups.setdefault(str(agent_mapping_func(agent)), []).append(agent)
-        for runtime_id, agents in groups.items():
-            for key in ("observation_spaces", "action_spaces"):
-                kinds = {str(self.env_description[key][agent]) for agent in agents}
-                if len(kinds) > 1:
-                    raise ConfigError(
-                        f"agents {', '.join(agents)} of runtime id '{runtime_id}' have different {key}, so they cannot "
-                        f"share a policy: {'; '.join(sorted(kinds))}"
-                    )
         return groups
 
-    def _choose_algorithm(self, runtime_id: str, agent: str, algorithms: Mapping[str, tuple[Any, ...]]) -> None:
+    def _find_algorithm(self, runtime_id: str, algorithms: Mapping[str, tuple[Any, ...]]) -> tuple[Any, Any, Any, Any]:
+        """Policy class, trainer class, model config and custom config of a runtime id."""
         entry = algorithms.get(runtime_id, algorithms.get("default"))
         if entry is None:
             raise ConfigError(f"no algorithm for runtime id '{runtime_id}': {suggest(runtime_id, algorithms)}")
         policy_class, trainer_class, *configs = entry
         model_config, custom_config = [*configs, {}, {}][:2]
-        defaults = trainer_class.best_response_defaults if self.trains_best_responses else {}
-        observation_space = array_space(self.env_description["observation_spaces"][agent])
-        action_space = array_action_space(self.env_description["action_spaces"][agent])
+        return policy_class, trainer_class, model_config or {}, custom_config or {}
+
+    def _set_up(
+        self,
+        runtime_id: str,
+        policy_class: type[Policy],
+        trainer_class: type[Trainer[Any, Any]],
+        model_config: Mapping[str, Any],
+        custom_config: Mapping[str, Any],
+    ) -> None:
+        agents = self.groups[runtime_id]
+        observation_space, action_space = (of_agents[agents[0]] for of_agents in self._spaces)
         policy_class.check_spaces(observation_space, action_space)
+        team: dict[str, Any] = {}
+        if trainer_class.joint:
+            size = len(agents) * flatdim(observation_space) if self.state_size is None else self.state_size
+            team = {"team": TeamShape(len(agents), size)}
+        defaults = trainer_class.best_response_defaults if self.trains_best_responses else {}
         self.policies[runtime_id] = PolicySpec(
             policy_class,
             observation_space,
             action_space,
-            to_dict(build(policy_class.model_class, {**defaults.get("model", {}), **(model_config or {})}, "model")),
-            dict(custom_config or {}),
+            to_dict(build(policy_class.model_class, {**defaults.get("model", {}), **model_config}, "model")),
+            {**custom_config, **team},
         )
         trainer_config = self.training.trainer_config
         if trainer_config is None or isinstance(trainer_config, Mapping):
             trainer_config = {**defaults.get("trainer", {}), **(trainer_config or {})}
         settings = build(trainer_class.config_class, trainer_config, "trainer")
         self.trainers[runtime_id] = (trainer_class, settings)
+        self.interfaces[runtime_id] = self._interface(trainer_class)
+
+    def _interface(self, trainer_class: type[Trainer[Any, Any]]) -> type[AgentInterface]:
+        """The kind of agent interface that feeds a trainer."""
+        fitting = TeamAgent if trainer_class.joint else IndependentAgent
+        chosen = self.training.type or fitting
+        if issubclass(chosen, TeamAgent) != trainer_class.joint:
+            raise ConfigError(
+                f"'training.type' = {chosen.__name__}: {trainer_class.__name__} learns from "
+                f"{'whole teams' if trainer_class.joint else 'single agents'}, which takes a {fitting.__name__}"
+            )
+        return chosen
+
+
+def _default_mapping(algorithms: Mapping[str, tuple[Any, ...]]) -> Callable[[str], str]:
+    """All agents in one team where that is what the default algorithm trains; every agent for itself elsewhere."""
+    joint = "default" in algorithms and algorithms["default"][1].joint
+    return (lambda agent: TEAM) if joint else (lambda agent: agent)
 
 
 def _one_or_all(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
