@@ -4,6 +4,9 @@ Papers:
     Mnih et al. 2015, Human-level control through deep reinforcement learning (https://doi.org/10.1038/nature14236),
     algorithm 1. Van Hasselt et al. 2016, Deep reinforcement learning with double Q-learning
     (https://arxiv.org/abs/1509.06461), the target in section "Double DQN".
+    Options: Wang et al. 2016, Dueling network architectures (https://arxiv.org/abs/1511.06581), equation 9. Schaul et
+    al. 2016, Prioritized experience replay (https://arxiv.org/abs/1511.05952), algorithm 1. Fortunato et al. 2018,
+    Noisy networks for exploration (https://arxiv.org/abs/1706.10295), section 3.1.
 
 Deviations:
     Illegal actions take no part: not in acting, not in exploration, not in the target's maximum and argmax.
@@ -16,6 +19,9 @@ Deviations:
     Rewards of up to n decisions are summed before the next value is looked up (Sutton 1988), uncorrected for the
     policy having changed since: values spread faster and overestimate less. A fragment's end cuts them shorter.
     The learning rate falls linearly, or the last policy of a run depends on which way the values last swung.
+    Dueling streams pass their whole gradient on to the layers that they share; the paper scales it by 1/sqrt(2).
+    Importance weights are scaled by the largest of their batch. Noisy networks take one draw for each batch that acts,
+    which all environments of a worker share, and play without noise in evaluation.
 
 Expected:
     Q* of a small decision process to 1e-2 (tests/test_algorithms.py); what it reaches on CartPole-v1 is in the README.
@@ -47,7 +53,8 @@ from malib_lite.contracts.data import ReplaySpec, Transitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.distributions import ILLEGAL_LOGIT
-from malib_lite.models.nets import MLPConfig, check_observation_space, make_net
+from malib_lite.models.nets import NetConfig, check_observation_space, linear, make_net
+from malib_lite.models.noisy import NoisyLinear, parameter_noise
 
 
 @config
@@ -72,7 +79,12 @@ class DQNConfig:
     capacity: PositiveInt = option(100_000, "transitions kept; the oldest go first")
     learning_starts: PositiveInt = option(500, "transitions before the first update")
     updates_per_step: PositiveFloat = option(0.25, "updates for each recorded decision")
-    # exploration
+    priority_exponent: NonNegativeFloat = option(
+        0.0, "alpha, how much surprise counts in replay: 0 not at all, 0.6 much"
+    )
+    importance_initial: Fraction = option(0.4, "beta at the beginning, how much of that bias is weighed out again")
+    importance_final: Fraction = option(1.0, "beta at the end of the horizon; 1 weighs it out altogether")
+    # exploration; where the model is noisy there are no random actions
     epsilon_initial: Fraction = option(1.0, "share of random actions at the beginning")
     epsilon_final: Fraction = option(0.05, "share of random actions after exploration_fraction of the horizon")
     exploration_fraction: Fraction = option(0.2, "share of the horizon over which random actions become rarer")
@@ -86,10 +98,18 @@ class DQNConfig:
 
 
 @config
-class QNetConfig(MLPConfig):
+class QNetConfig(NetConfig):
     """Wider than the policy networks: values differ less between actions than they do between states."""
 
     hidden_sizes: tuple[PositiveInt, ...] = option((128, 128), "units of each hidden layer; none makes a linear map")
+    dueling: bool = option(False, "split the last hidden layer: one half for the state's value, one for the actions'")
+    noisy: bool = option(False, "explore by noise in the parameters that the network learns, not by random actions")
+    noisy_sigma: NonNegativeFloat = option(0.5, "deviation of that noise at the beginning, in 1 / sqrt(layer inputs)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.net is not None and (self.dueling or self.noisy):
+            raise ValueError("'net', a network of one's own, is made as it is: it goes with neither dueling nor noisy")
 
 
 def q_target(
@@ -121,24 +141,50 @@ def q_target(
     return torch.where(terminated_t, reward_t, reward_t + discount * value_tp1)
 
 
-def q_loss(q_t: torch.Tensor, action_t: torch.Tensor, target_t: torch.Tensor, huber: bool = False) -> torch.Tensor:
+def td_error(q_t: torch.Tensor, action_t: torch.Tensor, target_t: torch.Tensor) -> torch.Tensor:
+    """Q(s, a) - target, (B,): q_t (B, A) float32, action_t (B,) int64, target_t (B,) float32."""
+    return q_t.gather(-1, action_t.unsqueeze(-1)).squeeze(-1) - target_t
+
+
+def q_loss(
+    q_t: torch.Tensor,
+    action_t: torch.Tensor,
+    target_t: torch.Tensor,
+    huber: bool = False,
+    weight_t: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Mean loss of the taken actions' values: half the squared error, or Huber's with threshold 1.
 
-    q_t (B, A) float32, action_t (B,) int64, target_t (B,) float32.
+    Arguments as of :func:`td_error`; weight_t (B,) float32 of each transition, None: all 1.
     """
-    loss = nn.functional.smooth_l1_loss if huber else lambda value_t, target_t: (value_t - target_t).square().mean() / 2
-    return loss(q_t.gather(-1, action_t.unsqueeze(-1)).squeeze(-1), target_t)
+    error_t = td_error(q_t, action_t, target_t)
+    if huber:
+        loss_t = nn.functional.smooth_l1_loss(error_t, torch.zeros_like(error_t), reduction="none")
+    else:
+        loss_t = error_t.square() / 2
+    return (loss_t if weight_t is None else weight_t * loss_t).mean()
+
+
+def importance_weights(sampling_ratio: torch.Tensor, beta: float) -> torch.Tensor:
+    """(N P(j))^-beta over their maximum, line 10 of Schaul et al.'s algorithm 1; (B,) float32 to (B,) float32."""
+    weight = sampling_ratio.pow(-beta)
+    return weight / weight.max()
 
 
 def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
-    """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader``; 1 copies."""
+    """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader`` and copy its buffers."""
     with torch.no_grad():
         for slow, fast in zip(follower.parameters(), leader.parameters(), strict=True):
             slow.lerp_(fast, share)
+        for slow, fast in zip(follower.buffers(), leader.buffers(), strict=True):
+            slow.copy_(fast)
 
 
 class DQNPolicy(Policy):
-    """Acts greedily on Q, and at random with probability ``epsilon``, which travels with the parameters."""
+    """Acts greedily on Q, and at random with probability ``epsilon``, which travels with the parameters.
+
+    A noisy network's policy is greedy on noisy values instead.
+    """
 
     model_class = QNetConfig
     epsilon: torch.Tensor  # () float32: the share of random actions
@@ -155,9 +201,13 @@ class DQNPolicy(Policy):
         assert isinstance(action_space, spaces.Discrete)
         settings = build(QNetConfig, self.model_config, "model_config")
         self.num_actions = int(action_space.n)
-        self.q_net = make_net(observation_space, self.num_actions, settings, output_gain=1.0)
+        self.noisy = settings.noisy
+        layer = (
+            (lambda inputs, outputs, gain: NoisyLinear(inputs, outputs, settings.noisy_sigma)) if self.noisy else linear
+        )
+        self.q_net = make_net(observation_space, self.num_actions, settings, 1.0, settings.dueling, layer)
         self.mean_net = copy.deepcopy(self.q_net).requires_grad_(False)  # follows q_net slowly; evaluation plays it
-        self.register_buffer("epsilon", torch.tensor(1.0))
+        self.register_buffer("epsilon", torch.tensor(0.0 if self.noisy else 1.0))
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -173,7 +223,9 @@ class DQNPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        action = self._greedy(observation, act_mask, evaluate)
+        # each row is another environment and has its own noise; evaluation plays mean_net, which has none
+        with parameter_noise(self.q_net, self.generator, len(observation)):
+            action = self._greedy(observation, act_mask, evaluate)
         epsilon = 0.0 if evaluate else self.epsilon.item()
         if epsilon > 0.0:
             batch = len(action)
@@ -187,6 +239,8 @@ class DQNPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
+        if self.noisy and not evaluate:
+            raise NotImplementedError("how often noise in the parameters chooses an action is not known")
         greedy = nn.functional.one_hot(self._greedy(observation, act_mask, evaluate), self.num_actions).float()
         if evaluate:
             return greedy
@@ -230,7 +284,9 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
-        return ReplaySpec(c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount)
+        return ReplaySpec(
+            c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount, c.priority_exponent
+        )
 
     def advance(self, num_steps: int) -> None:
         super().advance(num_steps)
@@ -241,29 +297,45 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
         explored = (
             min(1.0, self.progress() / c.exploration_fraction) if self.horizon and c.exploration_fraction else 1.0
         )
-        self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
+        if not self.policy.noisy:
+            self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
+        corrected = self.progress() if self.horizon else 1.0
+        self.beta = c.importance_initial + corrected * (c.importance_final - c.importance_initial)
         set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
     def minibatches(self, batch: Transitions) -> Iterator[Transitions]:
         return iter((batch,))
 
     def compute_gradients(self, minibatch: Transitions) -> tuple[Sequence[torch.Tensor], Metrics]:
-        q_net, mask = self.policy.q_net, minibatch.next_action_mask
-        next_observation = torch.from_numpy(minibatch.next_observation)
-        with torch.no_grad():
-            q_target_tp1 = self.target_net(next_observation)
-            target_t = q_target(
-                torch.from_numpy(minibatch.reward),
-                q_net(next_observation) if self.config.double else q_target_tp1,
-                q_target_tp1,
-                None if mask is None else torch.from_numpy(mask),
-                torch.from_numpy(minibatch.terminated),
-                torch.from_numpy(minibatch.discount),
-            )
-        q_t = q_net(torch.from_numpy(minibatch.observation))
-        loss = q_loss(q_t, torch.from_numpy(minibatch.action), target_t, self.config.huber)
+        q_net, action = self.policy.q_net, torch.from_numpy(minibatch.action)
+        target_t = self._target(minibatch)
+        with parameter_noise(q_net, self.generator):
+            q_t = q_net(torch.from_numpy(minibatch.observation))
+        weight = None
+        if minibatch.sampling_ratio is not None:
+            weight = importance_weights(torch.from_numpy(minibatch.sampling_ratio), self.beta)
+            minibatch.td_error = td_error(q_t.detach(), action, target_t).numpy()  # for the store, line 12
+        loss = q_loss(q_t, action, target_t, self.config.huber, weight)
         metrics = {"loss": finite(loss, "dqn"), "q_mean": q_t.detach().mean().item()}
         return torch.autograd.grad(loss, self.trained), metrics
+
+    @torch.no_grad()
+    def _target(self, minibatch: Transitions) -> torch.Tensor:
+        """What the taken actions' values should be, (B,) float32; online and target network have their own noise."""
+        next_observation, mask = torch.from_numpy(minibatch.next_observation), minibatch.next_action_mask
+        with parameter_noise(self.target_net, self.generator):
+            q_online_tp1 = q_target_tp1 = self.target_net(next_observation)
+        if self.config.double:
+            with parameter_noise(self.policy.q_net, self.generator):
+                q_online_tp1 = self.policy.q_net(next_observation)
+        return q_target(
+            torch.from_numpy(minibatch.reward),
+            q_online_tp1,
+            q_target_tp1,
+            None if mask is None else torch.from_numpy(mask),
+            torch.from_numpy(minibatch.terminated),
+            torch.from_numpy(minibatch.discount),
+        )
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
         norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm, "dqn")

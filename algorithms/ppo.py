@@ -8,6 +8,11 @@ Papers:
 Deviations:
     Actor and critic share no layers. Advantages are normalised over the round. The gradient's norm is clipped and the
     learning rate falls linearly. Optionally a round ends early once the policy has moved ``target_kl`` away.
+    Further options of usual implementations, all off: the value loss may be clipped likewise, the clips shrink towards
+    the end, observations and rewards be normalised by running statistics (Engstrom et al. 2020, Implementation matters
+    in deep policy gradients, https://arxiv.org/abs/2005.12729), and the noise of continuous actions be a function of
+    the observation (gSDE, Raffin et al. 2021, https://arxiv.org/abs/2005.05719).
+    The observations' statistics move after a round's updates, so the ratio is 1 when a round arrives.
     Values are computed when a round arrives, not recorded while playing: the sampler never runs the critic, and the
     final observations of truncated episodes are valued like all others.
 
@@ -28,12 +33,13 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
-from malib_lite.algorithms.returns import gae
+from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    build,
     config,
     defaults,
     option,
@@ -41,7 +47,10 @@ from malib_lite.config import (
 from malib_lite.contracts.data import Field, OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
-from malib_lite.models.nets import Actor, MLPConfig, check_actor_spaces, make_net
+from malib_lite.models.actors import ActorCriticConfig, make_actor, make_normaliser, restart_noise
+from malib_lite.models.distributions import ProbaDistribution
+from malib_lite.models.nets import check_actor_spaces, make_net
+from malib_lite.models.normaliser import RunningNormaliser
 
 
 @config
@@ -61,6 +70,8 @@ class PPOConfig:
     max_grad_norm: PositiveFloat = option(0.5, "gradients are scaled down to this norm")
     # loss
     clip_ratio: PositiveFloat = option(0.2, "epsilon of equation 7")
+    clip_ratio_final: Fraction = option(1.0, "share of the clips left at the end of the horizon; 1 holds them")
+    value_clip: PositiveFloat | None = option(None, "how far a value may usefully move in one round; None: any")
     value_coef: NonNegativeFloat = option(0.5, "c1 of equation 9, weight of the value loss")
     entropy_coef: NonNegativeFloat = option(0.01, "c2 of equation 9, weight of the entropy bonus")
     target_kl: PositiveFloat | None = option(None, "stop with a round once the policy has moved so far; None: never")
@@ -74,6 +85,7 @@ class PPOBatch(NamedTuple):
     action_mask: torch.Tensor | None  # (B, A) bool
     log_prob: torch.Tensor  # (B,) float32, of the policy that acted
     advantage: torch.Tensor  # (B,) float32
+    value: torch.Tensor  # (B,) float32, of the critic before the round's updates
     value_target: torch.Tensor  # (B,) float32
 
 
@@ -91,6 +103,18 @@ def value_loss(value_t: torch.Tensor, value_target_t: torch.Tensor) -> torch.Ten
     return (value_t - value_target_t).square().mean()
 
 
+def clipped_value_loss(
+    value_t: torch.Tensor, old_value_t: torch.Tensor, value_target_t: torch.Tensor, value_clip: float
+) -> torch.Tensor:
+    """Mean of the larger squared error, with the value and with what the clip leaves of its way; all (B,) float32.
+
+    Section 3 of https://arxiv.org/abs/2005.12729: a value that is farther than the clip from where it was gets no
+    further push away from there.
+    """
+    clipped_t = old_value_t + (value_t - old_value_t).clamp(-value_clip, value_clip)
+    return torch.max((value_t - value_target_t).square(), (clipped_t - value_target_t).square()).mean()
+
+
 def kl_estimate(log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor) -> torch.Tensor:
     """KL(old, new) from the old policy's actions: unbiased, never negative (http://joschu.net/blog/kl-approx.html)."""
     log_ratio_t = log_prob_t - old_log_prob_t
@@ -101,7 +125,7 @@ class PPOPolicy(Policy):
     """A categorical (Discrete, MultiDiscrete) or Gaussian (Box) policy, and the critic that trains it."""
 
     stochastic = True
-    model_class = MLPConfig
+    model_class = ActorCriticConfig
 
     def __init__(
         self,
@@ -112,8 +136,11 @@ class PPOPolicy(Policy):
     ) -> None:
         super().__init__(observation_space, action_space, model_config, custom_config)
         self.check_spaces(observation_space, action_space)
-        self.actor = Actor(observation_space, action_space, self.model_config)
-        self.critic = make_net(observation_space, 1, self.model_config, output_gain=1.0)
+        settings = build(ActorCriticConfig, self.model_config, "model_config")
+        self.normaliser = make_normaliser(observation_space, settings)
+        self.actor = make_actor(observation_space, action_space, settings)
+        self.critic = make_net(observation_space, 1, settings, output_gain=1.0)
+        self.reward_normaliser = RunningNormaliser(()) if settings.normalise_rewards else None
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -123,6 +150,20 @@ class PPOPolicy(Policy):
     def extra_fields(self) -> dict[str, Field]:
         return {"log_prob": Field((), np.dtype(np.float32))}
 
+    def seed(self, seed: int) -> None:
+        super().seed(seed)
+        restart_noise(self.actor)
+
+    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
+        """Of actions, for observations (B, *obs)."""
+        distribution: ProbaDistribution = self.actor(self.normaliser(observation), act_mask)
+        return distribution
+
+    def value(self, observation: torch.Tensor) -> torch.Tensor:
+        """The critic's V (B,) float32 of observations (B, *obs)."""
+        value: torch.Tensor = self.critic(self.normaliser(observation)).squeeze(-1)
+        return value
+
     def compute_action(
         self,
         observation: torch.Tensor,
@@ -130,7 +171,7 @@ class PPOPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        distribution = self.actor(observation, act_mask)
+        distribution = self.distribution(observation, act_mask)
         action = distribution.mode if evaluate else distribution.draw(self.generator)
         log_prob = distribution.log_prob(action)
         return PolicyOutput(action, log_prob, {"log_prob": log_prob}, hidden_state)
@@ -140,7 +181,7 @@ class PPOPolicy(Policy):
     ) -> torch.Tensor:
         if not isinstance(self.action_space, spaces.Discrete):
             return super().action_probs(observation, act_mask, evaluate)
-        distribution = self.actor(observation, act_mask)
+        distribution = self.distribution(observation, act_mask)
         return (
             nn.functional.one_hot(distribution.mode, int(self.action_space.n)).float()
             if evaluate
@@ -160,6 +201,7 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.last_kl = 0.0  # of the last minibatch, for target_kl
+        self.carried: np.ndarray | None = None  # (S,) float64, discounted rewards of episodes that go on
 
     def data_spec(self) -> OnPolicySpec:
         return OnPolicySpec()
@@ -175,8 +217,12 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     def minibatches(self, batch: Trajectories) -> Iterator[PPOBatch]:
         if not batch.valid.any():
             return
+        yield from self._epochs(self._prepare(batch))
+        if isinstance(self.policy.normaliser, RunningNormaliser):
+            self.policy.normaliser.update(batch.observation[:-1][batch.valid])
+
+    def _epochs(self, whole: PPOBatch) -> Iterator[PPOBatch]:
         c = self.config
-        whole = self._prepare(batch)
         count = max(1, round(len(whole.advantage) / c.minibatch_size))
         for _ in range(c.num_epochs):
             order = torch.randperm(len(whole.advantage), generator=self.generator)
@@ -188,13 +234,12 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     def _prepare(self, batch: Trajectories) -> PPOBatch:
         """The valid rows of a round with their advantages and value targets."""
         c, valid = self.config, batch.valid
-        needed = np.zeros((len(valid) + 1, valid.shape[1]), bool)  # rows that hold an observation to be valued
-        needed[:-1] |= valid
-        needed[1:] |= valid & ~batch.terminated
+        needed = rows_to_value(batch.terminated, valid)
         value = np.zeros(needed.shape, np.float32)
         with torch.no_grad():
-            value[needed] = self.policy.critic(torch.from_numpy(batch.observation[needed])).squeeze(-1).numpy()
-        advantage = gae(batch.reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)[valid]
+            value[needed] = self.policy.value(torch.from_numpy(batch.observation[needed])).numpy()
+        reward = self._reward(batch)
+        advantage = gae(reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)[valid]
         value_target = advantage + value[:-1][valid]
         if c.normalise_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -204,15 +249,32 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
             action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
             log_prob=torch.from_numpy(batch.extras["log_prob"][valid]),
             advantage=torch.from_numpy(advantage),
+            value=torch.from_numpy(value[:-1][valid]),
             value_target=torch.from_numpy(value_target),
         )
 
+    def _reward(self, batch: Trajectories) -> np.ndarray:
+        """Rewards (T, S) float32 in the critic's units."""
+        normaliser = self.policy.reward_normaliser
+        if normaliser is None:
+            return batch.reward
+        sums, self.carried = accumulated_rewards(
+            batch.reward, batch.terminated, batch.truncated, batch.valid, self.config.discount, self.carried
+        )
+        normaliser.update(sums[batch.valid])
+        return normaliser.rescale(batch.reward)
+
     def compute_gradients(self, minibatch: PPOBatch) -> tuple[Sequence[torch.Tensor], Metrics]:
         c = self.config
-        distribution = self.policy.actor(minibatch.observation, minibatch.action_mask)
+        shrunk = 1 - self.progress() * (1 - c.clip_ratio_final)
+        distribution = self.policy.distribution(minibatch.observation, minibatch.action_mask)
         log_prob = distribution.log_prob(minibatch.action)
-        policy_loss = clipped_surrogate_loss(log_prob, minibatch.log_prob, minibatch.advantage, c.clip_ratio)
-        critic_loss = value_loss(self.policy.critic(minibatch.observation).squeeze(-1), minibatch.value_target)
+        policy_loss = clipped_surrogate_loss(log_prob, minibatch.log_prob, minibatch.advantage, c.clip_ratio * shrunk)
+        value, target = self.policy.value(minibatch.observation), minibatch.value_target
+        if c.value_clip is None:
+            critic_loss = value_loss(value, target)
+        else:
+            critic_loss = clipped_value_loss(value, minibatch.value, target, c.value_clip * shrunk)
         entropy = distribution.entropy().mean()
         loss = policy_loss + c.value_coef * critic_loss - c.entropy_coef * entropy
         self.last_kl = kl_estimate(log_prob.detach(), minibatch.log_prob).item()
@@ -231,13 +293,19 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         return {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "optimiser": copy.deepcopy(self.optimiser.state_dict())}
+        optimiser = copy.deepcopy(self.optimiser.state_dict())
+        return {**super().state_dict(), "optimiser": optimiser, "carried": copy.deepcopy(self.carried)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+        self.carried = copy.deepcopy(state["carried"])
         self._follow_schedule()
 
 
-DEFAULT_CONFIG = {"training_config": defaults(PPOConfig), "model_config": defaults(MLPConfig), "custom_config": {}}
+DEFAULT_CONFIG = {
+    "training_config": defaults(PPOConfig),
+    "model_config": defaults(ActorCriticConfig),
+    "custom_config": {},
+}
 ALGORITHM = Algorithm(PPOPolicy, PPOTrainer)

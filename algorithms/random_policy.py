@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 
@@ -52,10 +53,12 @@ class RandomPolicy(Policy):
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         own = array_action_space(action_space) is action_space
-        if not own or (isinstance(action_space, spaces.Box) and not action_space.is_bounded()):
+        if isinstance(action_space, spaces.Box):
+            own = action_space.is_bounded() and np.issubdtype(action_space.dtype, np.floating)
+        if not own:
             raise ConfigError(
-                "random needs Discrete or MultiDiscrete actions that count from 0, or Box actions with finite bounds,"
-                f" this environment has {action_space}"
+                "random needs Discrete or MultiDiscrete actions that count from 0, or real Box actions with finite "
+                f"bounds, this environment has {action_space}"
             )
 
     def compute_action(

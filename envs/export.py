@@ -114,8 +114,8 @@ class _Episode:
         self.acting: list[AgentID]  # in the next one
         self._max_step = max_step
         first = env.begin(max_step=max_step)
-        self._masked = bool(first.action_masks)
         self.action_spaces = dict(env.action_spaces)
+        self._masked = self._shows_masks(first)
         self.observation_spaces: dict[AgentID, spaces.Space] = {
             agent: self._with_mask(space, self.action_spaces[agent]) for agent, space in env.observation_spaces.items()
         }
@@ -153,7 +153,7 @@ class _Episode:
     def _take(self, step: TimeStep) -> None:
         """What ``step`` says about the agents that were live before it."""
         live, over = self.live, self.env.finished
-        if step.action_masks and not self._masked:
+        if not self._masked and self._shows_masks(step):
             raise RuntimeError(f"{self.name} gives action masks, but gave none with its first observation")
         self._observations.update(step.observations)
         self._masks = step.action_masks
@@ -163,6 +163,10 @@ class _Episode:
         self.truncated = {agent: flags[agent][1] for agent in live}
         self.infos = {agent: _info(step, agent) for agent in live}
         self.acting = [agent for agent in live if agent in step.observations and not any(flags[agent])]
+
+    def _shows_masks(self, step: TimeStep) -> bool:
+        """Whether there are masks of the kind that PettingZoo knows."""
+        return any(isinstance(self.action_spaces[agent], spaces.Discrete) for agent in step.action_masks)
 
     def _has_mask(self, agent: AgentID) -> bool:
         return self._masked and isinstance(self.action_spaces[agent], spaces.Discrete)

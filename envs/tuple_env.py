@@ -147,8 +147,9 @@ class TupleEnv(Environment):
         try:
             return gymnasium.make(spec, disable_env_checker=True)
         except (AssertionError, TypeError, ValueError) as error:
+            reason, _, _ = str(error).partition(" was raised from the environment creator")  # gymnasium goes on and on
             raise ConfigError(
-                f"'scenario_configs' = {dict(scenario_configs)!r}: {env_id} refuses it: {error}"
+                f"'scenario_configs' = {dict(scenario_configs)!r}: {env_id} refuses it: {reason}"
             ) from error
 
 

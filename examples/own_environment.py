@@ -25,6 +25,7 @@ class Corridor(Environment):
     def __init__(self, length: int = 8) -> None:
         super().__init__(length=length)
         self.length = length
+        self.position = 0
 
     def reset_episode(self, seed: int | None) -> TimeStep:
         self.position = 0

@@ -243,3 +243,25 @@ def test_what_the_other_interface_cannot_express_is_refused():
         to_parallel_env(make("open_spiel/leduc_poker"))
     with pytest.raises(ConfigError, match=r"FadingEnv has 3 agents.*use to_aec_env or to_parallel_env"):
         to_gymnasium(FadingEnv())
+
+
+class LateGroupMasks(Environment):
+    """One agent with two choices to make, as groups have, and a mask for them from the second step on."""
+
+    possible_agents = ["team"]
+    observation_spaces = {"team": spaces.Discrete(4)}
+    action_spaces = {"team": spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(2))}
+
+    def reset_episode(self, seed):
+        self.t = 0
+        return TimeStep({"team": 0})
+
+    def time_step(self, actions):
+        self.t += 1
+        masks = {"team": np.array([True, False, True, True])}
+        return TimeStep({"team": self.t}, {"team": 1.0}, {"team": self.t == 3}, action_masks=masks)
+
+
+def test_masks_that_pettingzoo_does_not_know_may_come_late():
+    env = to_parallel_env(LateGroupMasks())
+    parallel_api_test(env, 10)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from malib_lite import registry
 from malib_lite.train import main
 
 FAMILIES = [
@@ -30,6 +31,14 @@ FAMILIES = [
     ("gr_football/academy_empty_goal_close", "gfootball", {}),
     pytest.param("smax/3m", "jaxmarl", {}, marks=pytest.mark.slow),  # compiles for seconds
 ]
+
+
+@pytest.mark.parametrize("env, package", [(env, package) for env, package, config in FAMILIES[:-1] if not config])
+def test_the_id_may_be_given_by_position(env, package):
+    pytest.importorskip(package, exc_type=ImportError)
+    family, _, env_id = env.partition("/")
+    module = registry.load(registry.ENVIRONMENTS, family, "family")
+    assert module.env_desc_gen(env_id)["config"]["env_id"] == env_id
 
 
 @pytest.mark.parametrize(("env", "package", "env_config"), FAMILIES)

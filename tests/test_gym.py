@@ -91,6 +91,8 @@ def test_description_and_ids():
         ({"scenario_configs": 3}, "'scenario_configs' = 3"),
         ({"scenarios_configs": {}}, "unknown key 'scenarios_configs': did you mean 'scenario_configs'"),
         ({"scenario_configs": {"sutton_barto_rewards": 1}}, r"scenario_configs\.sutton_.*'sutton_barto_reward'"),
+        ({"scenario_configs": {"max_episode_steps": "many"}}, "'many'.*CartPole-v1 refuses it: .*an integer"),
+        ({"env_id": "FrozenLake-v1", "scenario_configs": {"map_name": "9x9"}}, "FrozenLake-v1 refuses it: '9x9'$"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*out of date")

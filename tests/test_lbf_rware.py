@@ -211,6 +211,7 @@ def test_rows_do_not_depend_on_how_they_are_spread(cls):
         (RWAREEnv, {"scenario_configs": {"max_step": 9}}, r"did you mean 'scenario_configs\.max_steps'"),
         (RWAREEnv, {"scenario_configs": {"reward_type": "globl"}}, r"reward_type' = 'globl': did you mean 'global'"),
         (RWAREEnv, {"scenario_configs": {"shelf_columns": 2}}, "refuses it: Only odd number"),
+        (RWAREEnv, {"scenario_configs": {"n_agents": "x"}}, "by non-int of type 'list'$"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*precision lowered")

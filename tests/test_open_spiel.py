@@ -396,7 +396,7 @@ def test_of_what_is_too_long_the_end_is_seen():
         ({"env_id": "misere(game=kuhn_poker)"}, r"'game' must be a game; write 'game=kuhn_poker\(\)'"),
         ({"env_id": "efg_game"}, "needs parameters.*filename"),
         ({"env_id": "chat_game"}, "more actions than it declares"),
-        ({"env_id": "kuhn_poker", "observation": "tensor"}, "must be one of information_state, observation"),
+        ({"env_id": "kuhn_poker", "observation": "tensor"}, "must be one of information_state, observation$"),
         ({"env_id": "kuhn_poker", "observation": 1}, "must be one of information_state, observation"),
         ({"env_id": "tic_tac_toe", "observation": "information_state"}, "does not offer it, only 'observation'"),
         ({"env_id": "hearts", "observation": "observation"}, "does not offer it, only 'information_state'"),
@@ -412,6 +412,19 @@ def test_settings_that_cannot_be(config, message, capfd):
         OpenSpielEnv(**config)
     captured = capfd.readouterr()
     assert captured.err == "" and captured.out == ""
+
+
+def test_a_subclass_is_stepped_by_its_own_rules():
+    class HalfPay(OpenSpielEnv):
+        def time_step(self, actions):
+            step = super().time_step(actions)
+            return step._replace(rewards={agent: reward / 2 for agent, reward in step.rewards.items()})
+
+    assert HalfPay.make_vector([0], None) is None and HalfPay.make_exact() is None
+    venv = vectorise({"creator": HalfPay, "config": {"env_id": "matrix_rps"}}, 1, seed=0)
+    venv.reset(everywhere(venv))
+    views = venv.step({"player_0": np.array([1]), "player_1": np.array([0])})
+    assert [view.reward[0] for view in views.values()] == [0.5, -0.5]
 
 
 def test_what_open_spiel_refuses_is_a_setting_error():

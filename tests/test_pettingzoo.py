@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.error import DependencyNotInstalled
 from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils import parallel_to_aec
 
 from malib_lite.config import ConfigError
 from malib_lite.envs.pettingzoo import PettingZooEnv, adapt, env_desc_gen, env_ids
@@ -131,6 +133,34 @@ def test_agents_of_a_parallel_environment_end_and_join():
     assert env.finished and not any(step.terminated.values()) and dict(step.truncated) == {"b": True, "c": True}
     assert step.observations["b"] == step.observations["c"] == 5
     assert env.episode_returns == {"a": 106.0, "b": 7.0, "c": 8.0}
+
+
+class Both(ParallelEnv):
+    """One agent that PettingZoo calls terminated and truncated at once, as MAgent2 does."""
+
+    metadata = {"name": "both"}
+    possible_agents = ["a"]
+
+    def observation_space(self, agent):
+        return spaces.Discrete(2)
+
+    action_space = observation_space
+
+    def reset(self, seed=None, options=None):
+        self.agents = ["a"]
+        return {"a": 0}, {"a": {}}
+
+    def step(self, actions):
+        self.agents = []
+        return {"a": 1}, {"a": 1.0}, {"a": True}, {"a": True}, {"a": {}}
+
+
+@pytest.mark.parametrize("convert", [lambda env: env, parallel_to_aec])
+def test_who_is_terminated_is_not_truncated_too(convert):
+    env = adapt(convert(Both()))
+    env.begin(seed=0)
+    step = env.advance({"a": 0})
+    assert env.finished and dict(step.terminated) == {"a": True} and dict(step.truncated) == {"a": False}
 
 
 def test_the_rollout_sees_who_acts_and_what_is_legal():
@@ -564,6 +594,15 @@ class Uninstalled:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == self.package:
             raise ModuleNotFoundError(f"No module named '{self.package}'", name=self.package)
+
+
+def test_a_package_that_gymnasium_misses_is_named(monkeypatch):
+    def cannot(name):
+        raise DependencyNotInstalled("MuJoCo is not installed")
+
+    monkeypatch.setattr("malib_lite.envs.pettingzoo.making._import", cannot)
+    with pytest.raises(ConfigError, match=r"MuJoCo is not installed\nInstall .*'malib_lite\[pettingzoo\]'"):
+        PettingZooEnv(env_id="mpe.simple_v3")
 
 
 @pytest.mark.parametrize("package, env_id", [("mpe2", "mpe.simple_v3"), ("rlcard", "classic.leduc_holdem_v4")])

@@ -233,6 +233,8 @@ def test_the_engine_takes_the_batched_form_where_there_is_one():
         ({"n_agents": 4}, "unknown key 'n_agents'"),
         ({"scenario_configs": {"n_agent": 4}}, "scenario_configs.n_agent.*did you mean 'n_agents'"),
         ({"scenario_configs": 4}, "must map names to values"),
+        ({"scenario_configs": {"n_agents": "many"}}, "'n_agents': 'many'.*balance refuses it: '>' not supported"),
+        ({"scenario_configs": {"n_agents": 1}}, "balance refuses it: AssertionError"),
         ({"max_steps": 0}, "max_steps"),
         ({"continuous_actions": "no"}, "continuous_actions' = 'no'"),
         ({"multidiscrete_actions": True}, "needs 'continuous_actions' = False"),

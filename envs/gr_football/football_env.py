@@ -188,9 +188,9 @@ class GRFootballEnv(Environment):
         return (self._collected[side] - before) / features.NUM_CHECKPOINTS
 
 
-def env_desc_gen(**config: Any) -> dict[str, Any]:
+def env_desc_gen(env_id: str = _DEFAULT, **config: Any) -> dict[str, Any]:
     """The ``env_description`` of a football scenario; arguments and errors as of :class:`GRFootballEnv`."""
-    return describe(GRFootballEnv, **config)
+    return describe(GRFootballEnv, env_id=env_id, **config)
 
 
 def env_ids() -> list[str]:

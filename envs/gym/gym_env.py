@@ -102,12 +102,15 @@ def _make(env_id: str, scenario_configs: Mapping[str, Any]) -> gymnasium.Env:
         raise ConfigError(f"'env_id' = {env_id!r}: {error} Write 'module:id' to import what registers it.") from error
     except (gymnasium.error.Error, ImportError) as error:  # deprecated, malformed, moved to another package
         raise ConfigError(f"'env_id' = {env_id!r}: {error}") from error
-    except TypeError as error:
-        match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if match is None or match[1] not in scenario_configs:
+    except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
+        if not scenario_configs:
             raise
-        hint = suggest(match[1], _keywords(env_id))
-        raise ConfigError(f"unknown key 'scenario_configs.{match[1]}' for {env_id}: {hint}") from error
+        reason, _, _ = str(error).partition(" was raised from the environment creator")  # gymnasium goes on and on
+        match = re.search(r"unexpected keyword argument '(\w+)'", reason)
+        if match is not None and match[1] in scenario_configs:
+            hint = suggest(match[1], _keywords(env_id))
+            raise ConfigError(f"unknown key 'scenario_configs.{match[1]}' for {env_id}: {hint}") from error
+        raise ConfigError(f"'scenario_configs' = {dict(scenario_configs)!r}: {env_id} refuses it: {reason}") from error
 
 
 def _remedy(env_id: str) -> str:

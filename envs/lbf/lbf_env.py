@@ -55,9 +55,9 @@ class LBFEnv(TupleEnv):
         return not self._env.unwrapped.field.any()
 
 
-def env_desc_gen(**config: Any) -> dict[str, Any]:
+def env_desc_gen(env_id: str = _DEFAULT, **config: Any) -> dict[str, Any]:
     """The ``env_description`` of level-based foraging; arguments and errors as of :class:`LBFEnv`."""
-    return describe(LBFEnv, **config)
+    return describe(LBFEnv, env_id=env_id, **config)
 
 
 def env_ids() -> list[str]:

@@ -151,9 +151,9 @@ class MatrixGame(Environment):
         return observer.observe(*(np.array([number]) for number in self._situation))[0]
 
 
-def env_desc_gen(**config: Any) -> dict[str, Any]:
+def env_desc_gen(env_id: str | None = None, **config: Any) -> dict[str, Any]:
     """The ``env_description`` of a game; arguments and errors as of :class:`MatrixGame`."""
-    return describe(MatrixGame, **config)
+    return describe(MatrixGame, **({} if env_id is None else {"env_id": env_id}), **config)
 
 
 def env_ids() -> list[str]:

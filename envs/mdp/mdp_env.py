@@ -110,9 +110,9 @@ class MDPEnvironment(Environment):
         return {} if self._masks is None else {AGENT: self._masks[self._state]}
 
 
-def env_desc_gen(**config: Any) -> dict[str, Any]:
+def env_desc_gen(env_id: str | None = None, **config: Any) -> dict[str, Any]:
     """The ``env_description`` of an MDP; arguments and errors as of :class:`MDPEnvironment`."""
-    return describe(MDPEnvironment, **config)
+    return describe(MDPEnvironment, **({} if env_id is None else {"env_id": env_id}), **config)
 
 
 def env_ids() -> list[str]:

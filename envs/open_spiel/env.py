@@ -98,7 +98,7 @@ class OpenSpielEnv(Environment):
     def make_vector(cls, seeds: Sequence[int], max_step: int | None, **configs: Any) -> VectorEnvironment | None:
         """The compiled game where its tree is small enough and ``compiled`` does not forbid it."""
         env_id, compiled, observation = _settings(**configs)
-        if compiled is False:
+        if compiled is False or cls is not OpenSpielEnv:  # a subclass may have changed the rules
             return None
         tree = compiled_game(env_id, observation) if compiled else expand_game(env_id, observation)
         return None if tree is None else CompiledVector(tree, seeds, max_step)
@@ -106,6 +106,8 @@ class OpenSpielEnv(Environment):
     @classmethod
     def make_exact(cls, **configs: Any) -> ExactGame | None:
         """Exact values where the tree is small enough and the players forget nothing; ``compiled`` has no say."""
+        if cls is not OpenSpielEnv:
+            return None
         env_id, _, observation = _settings(**configs)
         tree = expand_game(env_id, observation)
         return None if tree is None else SequenceFormGame.build(tree)
@@ -226,9 +228,9 @@ class OpenSpielEnv(Environment):
         return mask
 
 
-def env_desc_gen(**config: Any) -> dict[str, Any]:
-    """The environment description of a game, see :class:`OpenSpielEnv` for ``config``."""
-    return describe(OpenSpielEnv, **config)
+def env_desc_gen(env_id: str = "kuhn_poker", **config: Any) -> dict[str, Any]:
+    """The ``env_description`` of a game; arguments and errors as of :class:`OpenSpielEnv`."""
+    return describe(OpenSpielEnv, env_id=env_id, **config)
 
 
 def _settings(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyspiel
 
-from malib_lite.config import ConfigError, suggest
+from malib_lite.config import ConfigError
 from malib_lite.envs.open_spiel.games import load_game, reseeded
 
 KINDS = ("information_state", "observation")
@@ -54,7 +54,7 @@ def make_observer(game: pyspiel.Game, env_id: str, kind: str | None) -> Observer
         ConfigError: there is no such kind, or the game does not offer it.
     """
     if kind is not None and kind not in KINDS:
-        raise ConfigError(f"'observation' = {kind!r}: must be one of {', '.join(KINDS)}: " + suggest(str(kind), KINDS))
+        raise ConfigError(f"'observation' = {kind!r}: must be one of {', '.join(KINDS)}")
     offered = {name: length for name in KINDS if (length := _tensor_length(game, name))}
     spelt = not offered
     if spelt:

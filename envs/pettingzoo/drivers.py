@@ -83,6 +83,8 @@ class ParallelDriver:
         """
         acted = self._acting
         observations, rewards, terminated, truncated, infos = self._env.step({agent: actions[agent] for agent in acted})
+        if any(truncated.values()):  # an end by the rules is none by the time limit, though PettingZoo may say both
+            truncated = {agent: cut and not terminated.get(agent) for agent, cut in truncated.items()}
         acting = [agent for agent in self._env.agents if not (terminated.get(agent) or truncated.get(agent))]
         shown = acted
         if acting != acted:
@@ -167,7 +169,7 @@ class AECDriver:
             if not (ended or cut):
                 self.over = False
                 break
-            terminated[agent], truncated[agent] = ended, cut
+            terminated[agent], truncated[agent] = ended, cut and not ended
             env.step(None)
             for other, reward in env.rewards.items():
                 rewards[other] = rewards.get(other, 0.0) + reward

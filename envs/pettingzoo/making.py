@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gymnasium.error import DependencyNotInstalled
 from pettingzoo import AECEnv, ParallelEnv
 
 from malib_lite.config import ConfigError, suggest
@@ -67,7 +68,7 @@ def make(
         elif parallel and not hasattr(module, "parallel_env"):
             raise ConfigError(f"'scenario_configs.{PARALLEL}' = {parallel!r}: in {env_id} agents can only move in turn")
         return _construct(module.parallel_env if parallel else module.env, env_id, keywords, known)
-    except ImportError as error:
+    except (ImportError, DependencyNotInstalled) as error:
         raise ConfigError(
             f"'env_id' = {env_id!r} cannot be made: {error}\nInstall what it needs: pip install 'malib_lite[{family}]'"
         ) from error

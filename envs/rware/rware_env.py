@@ -69,9 +69,9 @@ class RWAREEnv(TupleEnv):
         return arguments
 
 
-def env_desc_gen(**config: Any) -> dict[str, Any]:
+def env_desc_gen(env_id: str = _DEFAULT, **config: Any) -> dict[str, Any]:
     """The ``env_description`` of a warehouse; arguments and errors as of :class:`RWAREEnv`."""
-    return describe(RWAREEnv, **config)
+    return describe(RWAREEnv, env_id=env_id, **config)
 
 
 def env_ids() -> list[str]:

@@ -14,7 +14,8 @@ from gymnasium import spaces
 
 from malib_lite.config import ConfigError, suggest
 
-# Scenarios whose worlds can share a batch: with its own seed and actions, a world plays the same alone as among others.
+# Scenarios whose worlds can share a batch: with its own seed and actions, a world plays the same alone as among others,
+# up to rounding: PyTorch rounds the last few rows of a batch in another way, and a touch may make much of it.
 # Of the rest, some draw random numbers in their steps, for all worlds at once (football); some draw what all worlds
 # share, such as the goal (simple_adversary); bodies with joints move otherwise in company (buzz_wire).
 BATCHED = frozenset(
@@ -99,20 +100,32 @@ class Settings:
         return self.env_id in BATCHED and not drawing
 
     def make(self, num_envs: int, max_steps: int | None) -> Any:
-        """``num_envs`` worlds on the CPU, truncated after ``max_steps`` steps."""
-        return _import("vmas").make_env(
-            self.env_id,
-            num_envs=num_envs,
-            device="cpu",
-            seed=0,  # of the worlds before the first episodes
-            continuous_actions=self.continuous_actions,
-            multidiscrete_actions=self.multidiscrete_actions,
-            max_steps=max_steps,
-            dict_spaces=True,
-            clamp_actions=True,
-            terminated_truncated=True,
-            **self.scenario_configs,
-        )
+        """``num_envs`` worlds on the CPU, truncated after ``max_steps`` steps.
+
+        Raises:
+            ConfigError: the scenario refuses ``scenario_configs``.
+        """
+        try:
+            return _import("vmas").make_env(
+                self.env_id,
+                num_envs=num_envs,
+                device="cpu",
+                seed=0,  # of the worlds before the first episodes
+                continuous_actions=self.continuous_actions,
+                multidiscrete_actions=self.multidiscrete_actions,
+                max_steps=max_steps,
+                dict_spaces=True,
+                clamp_actions=True,
+                terminated_truncated=True,
+                **self.scenario_configs,
+            )
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if not self.scenario_configs:
+                raise
+            raise ConfigError(
+                f"'scenario_configs' = {self.scenario_configs!r}: {self.env_id} refuses it: "
+                + (str(error) or f"{type(error).__name__}, and no word why")
+            ) from error
 
 
 def spaces_of(world: Any) -> tuple[dict[str, spaces.Space], dict[str, spaces.Space]]:

@@ -18,6 +18,7 @@ class VmasVector(VectorEnvironment):
     """E worlds of a scenario that draws random numbers at the beginning of episodes only.
 
     VMAS has one random generator for all that it draws; for each beginning it is seeded anew, from the row's stream.
+    What a row plays then is the same in any batch up to PyTorch's rounding, which a touch may make much of.
 
     Args:
         world: VMAS's environment of E worlds, with time limits of its own.
