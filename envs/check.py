@@ -257,13 +257,19 @@ class _Check:
             self.where = f" (in step {len(episode)} of episode {number})"
             step = self.called(env.time_step, {agent: choose(agent, mask) for agent, mask in masks.items()})
             env.cnt += 1
-            masks = rules.judge(step, False, lambda step: self.called(env.env_done_check, step))
+            masks = rules.judge(step, False, lambda step: self.is_over(env, step))
             episode.append(_frozen(step))
             self.check_state(env)
         env.finished = True
         if self.violations.keys() & {"type", "nobody", "endless"}:
             raise _Stop
         return episode
+
+    def is_over(self, env: Environment, step: TimeStep) -> bool:
+        """Whether the environment takes the episode for over after ``step``."""
+        for flags in (step.terminated, step.truncated):
+            env.ended.update(agent for agent in env.possible_agents if np.any(flags.get(agent, False)))
+        return bool(self.called(env.env_done_check, step))
 
     def called(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a method of the environment returns; a violation where it raises."""

@@ -97,6 +97,16 @@ def violations(env, **kwargs):
 # -- what is right ----------------------------------------------------------------------------------------------------
 
 
+def test_an_agent_may_be_flagged_once_and_no_more():
+    class Once(Good):
+        def time_step(self, actions):
+            step = super().time_step(actions)
+            leaves = self.count == self.length - 1
+            return step._replace(terminated={"b": True} if leaves else {"a": step.terminated["a"]})
+
+    assert check_env(Once) == []
+
+
 def test_a_good_environment_has_nothing_to_be_told():
     assert check_env(Good) == [] == check_env(Good()) == check_env(Good, config={"length": 7})
 

@@ -143,7 +143,7 @@ class Environment(ABC):
 
     def env_done_check(self, step: TimeStep) -> bool:
         """Whether the episode is over for everybody: by default, when every possible agent's part in it is."""
-        return len(self.ended) == len(self.possible_agents)
+        return self.ended.issuperset(self.possible_agents)
 
     # -- the same loop in the form of MALib's documents ---------------------------------------------------------
 

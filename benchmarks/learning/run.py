@@ -1,0 +1,123 @@
+"""Does every algorithm learn? Trains each row of a table with three seeds and writes docs/results.md.
+
+    python benchmarks/learning/run.py                 # every row that has no result yet: hours
+    python benchmarks/learning/run.py qmix dqn        # rows whose algorithm is named
+    python benchmarks/learning/run.py --again qmix    # measure anew
+
+Results are kept in docs/results.json after every training, so that an interrupted run goes on where it stopped. What is
+measured is the evaluation of the final policy, exploration off, never the training curve or the best so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+DOCS = HERE.parents[1] / "docs"
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training, and what others reached with as much or more of it."""
+
+    name: str
+    algorithm: str
+    env: str
+    steps: int
+    options: str  # of the command line, beyond these
+    metric: str  # of summary.json
+    scale: float  # what the metric is multiplied with: the sum over agents, where others give that
+    reference: str
+    gate: float  # the median over the seeds must reach it
+    at_most: bool = False  # or stay below it
+
+    @property
+    def command(self) -> str:
+        """The command line, without the seed."""
+        return (
+            f"python -m malib_lite.train marl --env {self.env} --algorithm {self.algorithm} --steps {self.steps} "
+            f"--rollout.num_eval_episodes 100 {self.options}"
+        ).strip()
+
+
+def rows() -> list[Row]:
+    """The table in rows.yaml."""
+    defaults: dict[str, Any] = {"options": "", "metric": "return_mean", "scale": 1.0}
+    return [Row(**{**defaults, **row}) for row in yaml.safe_load((HERE / "rows.yaml").read_text())]
+
+
+def measure(row: Row, seed: int) -> dict[str, float]:
+    """Train once; the metric and the seconds that it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*shlex.split(row.command), "--seed", str(seed), "--logdir", f"{folder}/run", "--quiet"]
+        started = time.monotonic()
+        subprocess.run([sys.executable, *command[1:]], check=True)
+        summary = json.loads(Path(folder, "run", "summary.json").read_text())
+    return {"value": summary[row.metric] * row.scale, "seconds": round(time.monotonic() - started, 1)}
+
+
+def page(table: list[Row], results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# Results",
+        "",
+        "Evaluations of final policies (100 episodes, exploration off), one per seed; written by",
+        "`python benchmarks/learning/run.py`. The gate is what the median must reach; references come from longer",
+        "trainings or other hardware, and are often the best of many. Rows without figures have not been measured yet.",
+        "",
+        "| algorithm | environment | steps | reference | gate | ours, seeds 0, 1, 2 | seconds | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        found = [results[row.name][str(seed)] for seed in SEEDS if str(seed) in results.get(row.name, {})]
+        values = [result["value"] for result in found]
+        verdict = ""
+        if len(values) == len(SEEDS):
+            median = statistics.median(values)
+            verdict = "reached" if (median <= row.gate if row.at_most else median >= row.gate) else "**short of it**"
+        cells = [
+            row.algorithm, f"`{row.env}`", f"{row.steps:,}", row.reference,
+            f"{'≤' if row.at_most else '≥'} {row.gate:g}", ", ".join(f"{value:.4g}" for value in values),
+            ", ".join(f"{result['seconds']:.0f}" for result in found), verdict,
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## Commands", ""]
+    lines += [f"    {row.command} --seed N" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="algorithms or names of rows; all, if none is given")
+    parser.add_argument("--again", action="store_true", help="measure what has been measured already")
+    options = parser.parse_args()
+    table, path = rows(), DOCS / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for row in table:
+        if options.names and not {row.algorithm, row.name} & set(options.names):
+            continue
+        for seed in SEEDS:
+            if str(seed) in results.setdefault(row.name, {}) and not options.again:
+                continue
+            result = results[row.name][str(seed)] = measure(row, seed)
+            print(f"{row.name} seed {seed}: {result['value']:.4g} in {result['seconds']:.0f} s", flush=True)
+            path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+            (DOCS / "results.md").write_text(page(table, results))
+    (DOCS / "results.md").write_text(page(table, results))
+
+
+if __name__ == "__main__":
+    main()
