@@ -132,15 +132,19 @@ def _check_keywords(creator: Callable[..., Any], config: Mapping[str, Any]) -> N
             )
         return
     try:
-        parameters = inspect.signature(make).parameters.values()
+        signature = inspect.signature(make)
     except (TypeError, ValueError):
         return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+    parameters = signature.parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for key in config:
-        if key not in known:
+        if key not in known and not takes_all:
             raise ConfigError(f"unknown key 'env_config.{key}': {suggest(key, known)}")
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name in known and parameter.name not in config:
             raise ConfigError(f"'env_config.{parameter.name}' is missing: {make!r} needs it")
+    try:
+        signature.bind(**config)
+    except TypeError as error:
+        raise ConfigError(f"{make!r} makes no environment of 'env_config' = {dict(config)!r}: {error}") from None

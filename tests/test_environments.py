@@ -147,6 +147,7 @@ def test_names_and_descriptions():
         ({}, {}, "needs a 'creator', this one has nothing"),
         ({"creator": 3}, {}, "3 gives a builtins.int, which is neither"),
         ("nowhere.at_all:Env", {}, "cannot import 'nowhere.at_all'"),
+        ("json:loads", {}, "'env_config.s' is missing"),
         ("house:Hil", {}, "there is no 'Hil' in house: did you mean 'Hill'"),
         ("house:answer", {}, r"gives a builtins.int, which is neither .* gymnasium or pettingzoo"),
         ("house:Hill", {"hight": 3}, "unknown key 'env_config.hight': did you mean 'height'"),
