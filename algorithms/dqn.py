@@ -20,8 +20,7 @@ Deviations:
     policy having changed since: values spread faster and overestimate less. A fragment's end cuts them shorter.
     The learning rate falls linearly, or the last policy of a run depends on which way the values last swung.
     Dueling streams pass their whole gradient on to the layers that they share; the paper scales it by 1/sqrt(2).
-    Importance weights are scaled by the largest of their batch. Noisy networks take one draw for each batch that acts,
-    which all environments of a worker share, and play without noise in evaluation.
+    Importance weights are scaled by the largest of their batch. Noisy networks play without noise in evaluation.
 
 Expected:
     Q* of a small decision process to 1e-2 (tests/test_algorithms.py); what it reaches on CartPole-v1 is in the README.
@@ -38,6 +37,7 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.targets import check_replay, follow
 from malib_lite.config import (
     ConfigError,
     Fraction,
@@ -90,11 +90,7 @@ class DQNConfig:
     exploration_fraction: Fraction = option(0.2, "share of the horizon over which random actions become rarer")
 
     def __post_init__(self) -> None:
-        if self.batch_size > self.capacity or self.learning_starts > self.capacity:
-            raise ValueError(
-                f"capacity ({self.capacity}) must hold batch_size ({self.batch_size})"
-                f" and learning_starts ({self.learning_starts}) transitions"
-            )
+        check_replay(self.capacity, self.batch_size, self.learning_starts)
 
 
 @config
@@ -171,15 +167,6 @@ def importance_weights(sampling_ratio: torch.Tensor, beta: float) -> torch.Tenso
     return weight / weight.max()
 
 
-def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
-    """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader`` and copy its buffers."""
-    with torch.no_grad():
-        for slow, fast in zip(follower.parameters(), leader.parameters(), strict=True):
-            slow.lerp_(fast, share)
-        for slow, fast in zip(follower.buffers(), leader.buffers(), strict=True):
-            slow.copy_(fast)
-
-
 class DQNPolicy(Policy):
     """Acts greedily on Q, and at random with probability ``epsilon``, which travels with the parameters.
 
@@ -213,8 +200,12 @@ class DQNPolicy(Policy):
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         check_observation_space(observation_space)
         if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
-            others = "; ppo and pg take continuous actions" if isinstance(action_space, spaces.Box) else ""
-            raise ConfigError(f"dqn needs Discrete actions from 0, this environment has {action_space}{others}")
+            other = ""
+            if isinstance(action_space, spaces.Box):
+                other = "; sac, ddpg, ppo and pg take continuous actions"
+            elif isinstance(action_space, spaces.MultiDiscrete):
+                other = "; ppo and pg take combinations of actions"
+            raise ConfigError(f"dqn needs Discrete actions from 0, this environment has {action_space}{other}")
 
     def compute_action(
         self,
@@ -223,10 +214,11 @@ class DQNPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        # each row is another environment and has its own noise; evaluation plays mean_net, which has none
-        with parameter_noise(self.q_net, self.generator, len(observation)):
+        if evaluate:
+            return PolicyOutput(self._greedy(observation, act_mask, evaluate), None, {}, hidden_state)
+        with parameter_noise(self.q_net, self.generator, len(observation)):  # each row, an environment, has its own
             action = self._greedy(observation, act_mask, evaluate)
-        epsilon = 0.0 if evaluate else self.epsilon.item()
+        epsilon = self.epsilon.item()
         if epsilon > 0.0:
             batch = len(action)
             explores = torch.rand(batch, generator=self.generator) < epsilon

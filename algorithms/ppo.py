@@ -12,13 +12,15 @@ Deviations:
     the end, observations and rewards be normalised by running statistics (Engstrom et al. 2020, Implementation matters
     in deep policy gradients, https://arxiv.org/abs/2005.12729), and the noise of continuous actions be a function of
     the observation (gSDE, Raffin et al. 2021, https://arxiv.org/abs/2005.05719).
-    The observations' statistics move after a round's updates, so the ratio is 1 when a round arrives.
+    Statistics move when a round arrives, before its updates: what that does to the policy counts in the ratio.
     Values are computed when a round arrives, not recorded while playing: the sampler never runs the critic, and the
     final observations of truncated episodes are valued like all others.
 
 Expected:
     The gradient at ratio 1 is the policy gradient (tests/test_losses.py); the optimal action of a small decision
-    process (tests/test_algorithms.py). CartPole-v1, 200,000 steps, greedy: 500 for eight of eight seeds.
+    process (tests/test_algorithms.py). CartPole-v1, 200,000 steps, greedy: 500 for eight of eight seeds. Pendulum-v1,
+    100,000 steps, discount 0.9, minibatches of 64, four environments in rounds of 4,096: -159, -172 and -182 for three
+    seeds, and with gSDE -159, -169 and -183.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ from malib_lite.contracts.data import Field, OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.actors import ActorCriticConfig, make_actor, make_normaliser, restart_noise
-from malib_lite.models.distributions import ProbaDistribution
+from malib_lite.models.distributions import MaskedCategorical, ProbaDistribution
 from malib_lite.models.nets import check_actor_spaces, make_net
 from malib_lite.models.normaliser import RunningNormaliser
 
@@ -182,6 +184,7 @@ class PPOPolicy(Policy):
         if not isinstance(self.action_space, spaces.Discrete):
             return super().action_probs(observation, act_mask, evaluate)
         distribution = self.distribution(observation, act_mask)
+        assert isinstance(distribution, MaskedCategorical)
         return (
             nn.functional.one_hot(distribution.mode, int(self.action_space.n)).float()
             if evaluate
@@ -217,9 +220,9 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     def minibatches(self, batch: Trajectories) -> Iterator[PPOBatch]:
         if not batch.valid.any():
             return
-        yield from self._epochs(self._prepare(batch))
         if isinstance(self.policy.normaliser, RunningNormaliser):
             self.policy.normaliser.update(batch.observation[:-1][batch.valid])
+        yield from self._epochs(self._prepare(batch))
 
     def _epochs(self, whole: PPOBatch) -> Iterator[PPOBatch]:
         c = self.config

@@ -12,11 +12,15 @@ from gymnasium import spaces
 
 from malib_lite.config import ConfigError, build
 from malib_lite.contracts.data import ReplaySpec, Trajectories, Transitions
+from malib_lite.contracts.joint import JointTrajectories
+from malib_lite.contracts.trainer import TeamShape
 
 MODULES = {
     e.name: importlib.import_module(e.module) for e in importlib.metadata.entry_points(group="malib_lite.algorithms")
 }
 LEARNING = [name for name in MODULES if name != "random"]
+JOINT = [name for name in MODULES if MODULES[name].ALGORITHM.trainer.joint]
+TEAM = TeamShape(num_agents=3, state_size=5)  # whom joint trainers train
 
 IMAGE = spaces.Box(-1.0, 1.0, (2, 3), np.float32)
 CARDS = spaces.Discrete(5)
@@ -31,6 +35,11 @@ def fits(name, observation_space, action_space):
     except ConfigError:
         return False
     return True
+
+
+def actions_of(name):
+    """A space of actions that the algorithm takes."""
+    return MOVES if fits(name, IMAGE, MOVES) else FORCES
 
 
 def cases(names):
@@ -56,13 +65,14 @@ def one_thread():
 
 everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(MODULES))
 learners_everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(LEARNING))
+teams_everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(JOINT))
 
 
 def make(name, observation_space, action_space, training=None, model=None, seed=0, horizon=1000):
     algorithm = MODULES[name].ALGORITHM
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        policy = algorithm.policy(observation_space, action_space, model or {}, {})
+        policy = algorithm.policy(observation_space, action_space, model or {}, {"team": TEAM} if name in JOINT else {})
     policy.seed(seed)
     return policy, algorithm.trainer(training or {}, policy, seed=seed, horizon=horizon)
 
@@ -89,8 +99,10 @@ def tensor(array):
 
 
 def play(policy, rows=24, streams=4, seed=0):
-    """Trajectories of the right form from an environment that is nothing but noise."""
+    """Trajectories of the right form from an environment that is nothing but noise: joint ones, if it plays a team."""
     rng = np.random.default_rng(seed)
+    if "team" in policy.custom_config:
+        return play_together(policy, rows, streams, rng)
     observation = observe(policy.observation_space, (rows + 1, streams), rng)
     mask = masks(policy.action_space, (rows + 1, streams), rng)
     with torch.inference_mode():
@@ -113,6 +125,43 @@ def play(policy, rows=24, streams=4, seed=0):
         policy_version=np.zeros((rows, streams), np.int64),
         action_mask=mask,
         extras={name: np.stack([o.extras[name].numpy() for o in outputs]) for name in policy.extra_fields},
+    )
+
+
+def play_together(policy, rows, streams, rng):
+    """The same for a team whose agents do not always act; what those are shown that do not means nothing."""
+    shape = (rows + 1, streams, TEAM.num_agents)
+    observation = observe(policy.observation_space, shape, rng)
+    mask = masks(policy.action_space, shape, rng)
+
+    def flat(array, t):
+        return None if array is None else tensor(array[t].reshape(-1, *array.shape[3:]))
+
+    with torch.inference_mode():
+        outputs = [policy.compute_action(flat(observation, t), flat(mask, t)) for t in range(rows)]
+
+    def together(values):
+        return np.stack([value.numpy().reshape(*shape[1:], *value.shape[1:]) for value in values])
+
+    acting = rng.random(shape) < 0.7
+    np.put_along_axis(acting, rng.integers(TEAM.num_agents, size=(*shape[:2], 1)), True, axis=-1)
+    terminated = rng.random((rows, streams)) < 0.1
+    truncated = ~terminated & (rng.random((rows, streams)) < 0.1)
+    valid = np.ones((rows, streams), bool)
+    valid[1:] &= ~truncated[:-1]
+    return JointTrajectories(
+        observation=observation,
+        acting=acting,
+        action=together([o.action for o in outputs]),
+        reward=rng.normal(size=(rows, *shape[1:])).astype(np.float32),
+        terminated=terminated & valid,
+        truncated=truncated & valid,
+        valid=valid,
+        episode=np.zeros((rows, streams), np.int64),
+        policy_version=np.zeros((rows, streams), np.int64),
+        action_mask=mask,
+        state=rng.normal(size=(*shape[:2], TEAM.state_size)).astype(np.float32),
+        extras={name: together([o.extras[name] for o in outputs]) for name in policy.extra_fields},
     )
 
 
@@ -172,13 +221,13 @@ def test_every_part_of_a_combination_is_legal(name, evaluate):
         output = policy.compute_action(observation, mask, evaluate)
     first, second = output.action.unbind(-1)
     assert mask[:, :3].gather(1, first[:, None]).all() and mask[:, 3:].gather(1, second[:, None]).all()
-    if not evaluate:  # log_prob is the frequency of the combination among the draws of the same observation
+    if not evaluate and output.log_prob is not None:  # how often the combination is drawn for the same observation
         for row in range(10):
             here = (output.action[row::10] == output.action[row]).all(-1)
             assert here.float().mean() == pytest.approx(output.log_prob[row].exp().item(), abs=0.02)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if fits(name, IMAGE, MOVES)])
 @pytest.mark.parametrize("evaluate", [False, True])
 def test_draws_are_legal_and_as_announced(name, evaluate):
     """Never an illegal action in 1e5 draws, and each action as often as ``action_probs`` says."""
@@ -307,9 +356,27 @@ def test_rows_that_are_not_valid_count_nowhere(name, observation_space, action_s
     assert same(policy.export_state(), twin.export_state())
 
 
+@teams_everywhere
+def test_agents_that_do_not_act_count_nowhere(name, observation_space, action_space):
+    (policy, trainer), (twin, other) = (make(name, observation_space, action_space) for _ in range(2))
+    clean = play(policy)
+    play(twin)  # draws from the twin's stream as often
+    dirty = copy.deepcopy(clean)
+    absent = ~clean.acting
+    dirty.observation[absent] = np.nan if isinstance(observation_space, spaces.Box) else 99
+    dirty.action[absent[:-1]] = np.nan if isinstance(action_space, spaces.Box) else 99
+    for extra in dirty.extras.values():
+        extra[absent[:-1]] = np.nan
+    if dirty.action_mask is not None:
+        dirty.action_mask[absent] = False
+    trainer.train(batch_for(trainer, clean))
+    other.train(batch_for(other, dirty))
+    assert same(policy.export_state(), twin.export_state())
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_an_empty_round_is_no_update(name):
-    policy, trainer = make(name, IMAGE, MOVES)
+    policy, trainer = make(name, IMAGE, actions_of(name))
     trajectories = play(policy)
     if isinstance(trainer.data_spec(), ReplaySpec):
         pytest.skip("a replay store gives no empty batches")
@@ -324,12 +391,17 @@ def test_defaults_are_complete_and_mistakes_are_named(name):
     settings = build(trainer_class.config_class, module.DEFAULT_CONFIG["training_config"])
     assert settings == trainer_class.config_class() and settings.total_timesteps is None
     assert build(policy_class.model_class, module.DEFAULT_CONFIG["model_config"]) == policy_class.model_class()
-    policy_class(IMAGE, MOVES, module.DEFAULT_CONFIG["model_config"], module.DEFAULT_CONFIG["custom_config"])
+    custom_config = module.DEFAULT_CONFIG["custom_config"]
+    if name in JOINT:
+        with pytest.raises(ConfigError, match=rf"{name} trains teams.*TeamShape\("):
+            policy_class(IMAGE, actions_of(name), module.DEFAULT_CONFIG["model_config"], custom_config)
+        custom_config = {**custom_config, "team": TEAM}
+    policy_class(IMAGE, actions_of(name), module.DEFAULT_CONFIG["model_config"], custom_config)
     with pytest.raises(ConfigError, match=r"total_timestep'.*did you mean 'trainer.total_timesteps'"):
-        make(name, IMAGE, MOVES, {"total_timestep": 3})
+        make(name, IMAGE, actions_of(name), {"total_timestep": 3})
     if name in LEARNING:
         with pytest.raises(ConfigError, match="activation"):
-            make(name, IMAGE, MOVES, model={"activation": "tan"})
+            make(name, IMAGE, actions_of(name), model={"activation": "tan"})
 
 
 def test_spaces_that_do_not_fit_are_refused_with_what_would():
@@ -363,7 +435,7 @@ def test_epsilon_travels_with_the_parameters():
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_the_learning_rate_falls_to_its_share(name):
-    _, trainer = make(name, CARDS, MOVES, {"learning_rate": 0.1, "learning_rate_final": 0.2}, horizon=100)
+    _, trainer = make(name, CARDS, actions_of(name), {"learning_rate": 0.1, "learning_rate_final": 0.2}, horizon=100)
     seen = []
     for _ in range(3):
         seen.append(trainer.optimiser.param_groups[0]["lr"])

@@ -39,7 +39,9 @@ class RunningNormaliser(nn.Module):
             return
         new = torch.from_numpy(values).double()
         if not new.isfinite().all():
-            raise FloatingPointError("a value to be normalised is not finite: look for NaN or infinity in observations")
+            raise FloatingPointError(
+                "the values to be normalised are not finite: look for NaN or infinity in observations and rewards"
+            )
         count, mean, var = len(values), new.mean(0), new.var(0, correction=0)
         share = count / (self.count + count)  # of all values, how many are new
         distance = mean - self.mean
