@@ -173,7 +173,7 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
         if self.config.optimiser == "adam":
             self.optimiser = make_adam(self.trained, self.config.learning_rate)
         else:
-            self.optimiser = torch.optim.RMSprop(self.trained, self.config.learning_rate, alpha=0.99, eps=1e-5)
+            self.optimiser = torch.optim.RMSprop(self.trained, self.config.learning_rate, alpha=0.99, eps=1e-5**0.5)
         self.carried: np.ndarray | None = None  # (S,) float64, discounted rewards of episodes that go on
 
     def data_spec(self) -> OnPolicySpec:

@@ -36,18 +36,18 @@ class TeamQConfig:
     total_timesteps: PositiveInt | None = option(None, "environment steps that schedules span; None: the run's own")
     # learning
     discount: Fraction = option(0.99, "gamma, the worth of a reward one step later")
-    learning_rate: NonNegativeFloat = option(1e-3, "Adam's step size at the beginning")
+    learning_rate: NonNegativeFloat = option(5e-4, "Adam's step size at the beginning")
     learning_rate_final: Fraction = option(0.02, "share of learning_rate left at the end of the horizon; 1 holds it")
     n_step: PositiveInt = option(1, "steps whose rewards are summed before the next value is looked up")
     double: bool = option(True, "choose the next actions by the online network, value them by the target network")
-    tau: Fraction = option(0.01, "share of the way the target networks go at each of their updates; 1 copies")
+    tau: Fraction = option(0.005, "share of the way the target networks go at each of their updates; 1 copies")
     target_update_interval: PositiveInt = option(1, "updates between updates of the target networks")
     max_grad_norm: PositiveFloat = option(10.0, "gradients are scaled down to this norm")
     # replay
     batch_size: PositiveInt = option(128, "steps of a team in one update")
     capacity: PositiveInt = option(50_000, "steps of a team kept; the oldest go first")
     learning_starts: PositiveInt = option(500, "steps before the first update")
-    updates_per_step: PositiveFloat = option(0.25, "updates for each recorded step")
+    updates_per_step: PositiveFloat = option(0.1, "updates for each recorded step")
     # exploration
     epsilon_initial: Fraction = option(1.0, "share of random actions at the beginning")
     epsilon_final: Fraction = option(0.05, "share of random actions after exploration_fraction of the horizon")

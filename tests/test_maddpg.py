@@ -139,7 +139,7 @@ def test_without_the_others_actions_the_critics_loss_is_another():
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_every_agent_is_valued_by_its_own_reward(learns):
-    """Rewards of 1 and 3 for ever, at discount 0.9: 10 and 30. Time limits do not end that."""
+    """Rewards of 1 and 3 for ever, at discount 0.5: 2 and 6. Time limits do not end that."""
     training = {"learning_rate": 0.1 if learns else 0.0, "tau": 0.3, "learning_rate_final": 0.001}
     policy, trainer = make(
         spaces.Box(0, 1, (2,)), spaces.Discrete(1), TeamShape(2, 1), training, {"hidden_sizes": ()}, horizon=400
@@ -147,9 +147,9 @@ def test_every_agent_is_valued_by_its_own_reward(learns):
     action, reward = np.zeros((4, 2), np.int64), np.float32([[1, 3]]).repeat(4, 0)
     for _ in range(400):
         trainer.advance(1)
-        trainer.train(one_step(action, reward, terminated=False))
+        trainer.train(one_step(action, reward, terminated=False, discount=np.full(4, 0.5, np.float32)))
     value = policy.critic(torch.ones(1, 1), torch.ones(1, 1, 2, 1))[0].tolist()
-    assert (value == pytest.approx([10.0, 30.0], abs=0.1)) == learns
+    assert (value == pytest.approx([2.0, 6.0], abs=0.02)) == learns
 
 
 def test_the_end_is_worth_nothing():
