@@ -20,7 +20,7 @@ KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
         (["marl", "--env", "gym/CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
         (["psro", "--env", "open_spiel/khun_poker"], ["khun_poker", "kuhn_poker"]),
         (["marl", "--env", "mdp/one_round_mdp"], ["one_round_mdp", "one_round_"]),
-        ([*CARTPOLE, "--algorithm", "dnq"], ["dnq", "'dqn'"]),
+        ([*CARTPOLE, "--algorithm", "dqnn"], ["dqnn", "'dqn'"]),
         ([*CARTPOLE, "--trainer.learnin_rate", "1"], ["trainer.learnin_rate", "'trainer.learning_rate'"]),
         ([*CARTPOLE, "--rollout.num_thread", "1"], ["rollout.num_thread", "'rollout.num_threads'"]),
         ([*CARTPOLE, "--stopping.rollout.max_iteratio", "1"], ["stopping.rollout.max_iteration"]),
