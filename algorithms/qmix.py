@@ -12,6 +12,7 @@ Deviations:
     An agent does not see its last action among its observations; which agent it is, it does (``rollout.agent_ids``).
     Illegal actions take no part: not in acting, not in exploration, not in the target's argmax. Agents that do not act
     in a step (the dead, or others' turns) enter the mixture as zero.
+    The mixing network ends with a mean over its hidden units, not with their sum (models/mixers.py says why).
     A team earns the mean of its agents' rewards, which is the reward itself where they share it.
     Adam for RMSProp, a learning rate that falls linearly, a target network that follows softly by default
     (``tau`` 1 with ``target_update_interval`` copies, as in the paper).

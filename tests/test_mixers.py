@@ -1,6 +1,7 @@
 """Mixers: by hand, and what makes the agents' own best actions the team's."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -28,15 +29,16 @@ def mixers():
 
 
 def test_the_mixing_network_by_hand():
-    mixer = MonotonicMixer(num_agents=2, state_size=1, num_units=1)
-    filled(mixer.weight_1, [[1.0], [-2.0]], [0.0, -1.0])  # of state 1: 1 and |-3|
-    filled(mixer.bias_1, [[-5.0]], [1.0])  # -4
-    filled(mixer.weight_2, [[-0.5]], [0.0])  # |-0.5|
-    filled(mixer.bias_2[0], [[1.0]], [1.0])
-    filled(mixer.bias_2[2], [[-3.0]], [0.5])  # -3 relu(2) + 0.5
+    """Two agents, two hidden units, of which the second sees the second agent alone; in state 1."""
+    mixer = MonotonicMixer(num_agents=2, state_size=1, num_units=2)
+    filled(mixer.weight_1, [[1.0], [0.0], [-2.0], [0.5]], [0.0, 0.0, -1.0, 0.0])  # 1 and 0, |-3| and 0.5
+    filled(mixer.bias_1, [[-5.0], [0.0]], [1.0, 0.0])  # -4 and 0
+    filled(mixer.weight_2, [[-0.5], [4.0]], [0.0, 0.0])  # |-0.5| and 4
+    filled(mixer.bias_2[0], [[1.0], [-1.0]], [1.0, 0.0])
+    filled(mixer.bias_2[2], [[-3.0, 1.0]], [0.5])  # -3 relu(2) + relu(-1) + 0.5
     q_tot = mixer(T([[1.0, 2.0], [1.0, 0.0]]), T([[1.0], [1.0]]))
-    assert q_tot[0].item() == pytest.approx(0.5 * (1 + 6 - 4) - 5.5)
-    assert q_tot[1].item() == pytest.approx(0.5 * (torch.e ** (1 + 0 - 4) - 1) - 5.5)  # elu of a negative number
+    assert q_tot[0].item() == pytest.approx((0.5 * (1 + 6 - 4) + 4 * 1) / 2 - 5.5)
+    assert q_tot[1].item() == pytest.approx((0.5 * (math.exp(-3) - 1) + 0) / 2 - 5.5)  # elu of 1 + 0 - 4
 
 
 def test_a_sum_is_a_sum():
