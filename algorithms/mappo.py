@@ -2,8 +2,8 @@
 
 Papers:
     Yu et al. 2022, The surprising effectiveness of PPO in cooperative multi-agent games
-    (https://arxiv.org/abs/2103.01955): algorithm 1 and the losses of appendix A; value normalisation and death masking
-    of section 5. The clipped surrogate: Schulman et al. 2017, equation 7 (https://arxiv.org/abs/1707.06347).
+    (https://arxiv.org/abs/2103.01955): the losses and the algorithm of its appendix, value normalisation, death
+    masking. The clipped surrogate: Schulman et al. 2017, equation 7 (https://arxiv.org/abs/1707.06347).
     Advantages: Schulman et al. 2016 (https://arxiv.org/abs/1506.02438).
 
 Deviations:
@@ -16,7 +16,7 @@ Deviations:
     Advantages are normalised over a round, the learning rate falls linearly, as in our PPO.
 
 Expected:
-    With one agent that sees the state: PPO to the bit. The two-step game: the safe 7 by default, 8 with more entropy
+    With one agent that sees the state, PPO to the bit. The optimum 8 of the two-step game, and 250 in the penalty game
     (tests/test_mappo.py). Scores are in docs/results.md.
 """
 
@@ -104,7 +104,7 @@ class MAPPOBatch(NamedTuple):
 def clipped_surrogate_loss(
     log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor, advantage_t: torch.Tensor, clip_ratio: float
 ) -> torch.Tensor:
-    """Minus the first term of L(theta) in appendix A, without the entropy, over all D decisions of all agents.
+    """Minus L(theta) of the paper's appendix but for its entropy, averaged over all D decisions of all agents.
 
     All (D,) float32.
     """
@@ -116,7 +116,7 @@ def clipped_surrogate_loss(
 def value_loss(
     value_t: torch.Tensor, old_value_t: torch.Tensor, value_target_t: torch.Tensor, value_clip: float | None
 ) -> torch.Tensor:
-    """L(phi) of appendix A: the larger squared error of a value, and of what the clip leaves of its way; averaged.
+    """L(phi) of the paper's appendix: the mean of the larger squared error, of a value and of what the clip leaves of it.
 
     All (B, V) float32. Without ``value_clip`` the plain squared error.
     """
@@ -191,7 +191,7 @@ class MAPPOPolicy(Policy):
     def value(self, state: torch.Tensor, observation: torch.Tensor, acting: torch.Tensor) -> torch.Tensor:
         """The critic's values (B, V) float32, in its own units.
 
-        An agent that does not act is known to its critic by its number alone: death masking, section 5 of the paper.
+        An agent that does not act is known to its critic by its number alone: the paper's death masking.
 
         Args:
             state: (B, S) float32.
@@ -232,7 +232,7 @@ class MAPPOPolicy(Policy):
 
 
 class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
-    """Algorithm 1: advantages of a round, then epochs of minibatches."""
+    """Advantages of a round, then epochs of minibatches."""
 
     config_class = MAPPOConfig
     joint = True
