@@ -116,7 +116,7 @@ def clipped_surrogate_loss(
 def value_loss(
     value_t: torch.Tensor, old_value_t: torch.Tensor, value_target_t: torch.Tensor, value_clip: float | None
 ) -> torch.Tensor:
-    """L(phi) of the paper's appendix: the mean of the larger squared error, of a value and of what the clip leaves of it.
+    """L(phi) of the paper's appendix: mean of the larger squared error, of a value and of what the clip leaves of it.
 
     All (B, V) float32. Without ``value_clip`` the plain squared error.
     """
