@@ -32,6 +32,7 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, n_step_returns, rows_to_value
+from malib_lite.algorithms.sequences import Seen, Sequences, whole_round
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
@@ -49,6 +50,7 @@ from malib_lite.models.actors import ActorCriticConfig, make_actor, make_normali
 from malib_lite.models.distributions import MaskedCategorical, ProbaDistribution
 from malib_lite.models.nets import check_actor_spaces, make_net
 from malib_lite.models.normaliser import RunningNormaliser
+from malib_lite.models.recurrent import Memory
 
 
 @config
@@ -78,7 +80,7 @@ class A2CConfig:
 class A2CBatch(NamedTuple):
     """The B decisions of a round."""
 
-    observation: torch.Tensor  # (B, *obs)
+    seen: Seen
     action: torch.Tensor  # (B,) int64 or (B, *action) float32
     action_mask: torch.Tensor | None  # (B, A) bool
     advantage: torch.Tensor  # (B,) float32
@@ -112,26 +114,40 @@ class A2CPolicy(Policy):
         self.check_spaces(observation_space, action_space)
         settings = build(ActorCriticConfig, self.model_config, "model_config")
         self.normaliser = make_normaliser(observation_space, settings)
-        self.actor = make_actor(observation_space, action_space, settings)
-        self.critic = make_net(observation_space, 1, settings, output_gain=1.0)
+        self.memory = Memory(observation_space, settings)
+        self.actor = make_actor(self.memory.space, action_space, self.memory.settings)
+        self.critic = make_net(self.memory.space, 1, self.memory.settings, output_gain=1.0)
         self.reward_normaliser = RunningNormaliser(()) if settings.normalise_rewards else None
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         check_actor_spaces("a2c", observation_space, action_space)
 
+    @property
+    def memory_size(self) -> int:
+        return self.memory.size
+
     def seed(self, seed: int) -> None:
         super().seed(seed)
         restart_noise(self.actor)
 
-    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
-        """Of actions, for observations (B, *obs)."""
-        distribution: ProbaDistribution = self.actor(self.normaliser(observation), act_mask)
+    def recall(self, observation: torch.Tensor, memory: torch.Tensor, begins: torch.Tensor) -> torch.Tensor:
+        """Features (L, B, ...) of B sequences of L observations (L, B, *obs): what actor and critic are shown.
+
+        Without a memory these are the normalised observations. ``memory`` (B, H) float32 was there before the first
+        row; ``begins`` (L, B) bool says where episodes begin.
+        """
+        features: torch.Tensor = self.memory(self.normaliser(observation), memory, begins)
+        return features
+
+    def distribution(self, features: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
+        """Of actions, for features (B, ...)."""
+        distribution: ProbaDistribution = self.actor(features, act_mask)
         return distribution
 
-    def value(self, observation: torch.Tensor) -> torch.Tensor:
-        """The critic's V (B,) float32 of observations (B, *obs)."""
-        value: torch.Tensor = self.critic(self.normaliser(observation)).squeeze(-1)
+    def value(self, features: torch.Tensor) -> torch.Tensor:
+        """The critic's V (B,) float32 of features (B, ...)."""
+        value: torch.Tensor = self.critic(features).squeeze(-1)
         return value
 
     def compute_action(
@@ -141,16 +157,17 @@ class A2CPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        distribution = self.distribution(observation, act_mask)
+        features, hidden_state = self.memory.step(self.normaliser(observation), hidden_state)
+        distribution = self.distribution(features, act_mask)
         action = distribution.mode if evaluate else distribution.draw(self.generator)
         return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
 
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        if not isinstance(self.action_space, spaces.Discrete):
+        if not isinstance(self.action_space, spaces.Discrete) or self.memory_size:
             return super().action_probs(observation, act_mask, evaluate)
-        distribution = self.distribution(observation, act_mask)
+        distribution = self.distribution(self.normaliser(observation), act_mask)
         assert isinstance(distribution, MaskedCategorical)
         return (
             nn.functional.one_hot(distribution.mode, int(self.action_space.n)).float()
@@ -196,7 +213,7 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
         needed = rows_to_value(batch.terminated, valid)
         value = np.zeros(needed.shape, np.float32)
         with torch.no_grad():
-            value[needed] = self.policy.value(torch.from_numpy(batch.observation[needed])).numpy()
+            value[needed] = self.policy.value(self.policy.recall(*whole_round(batch))[needed]).numpy()
         stream = (self._reward(batch), value, batch.terminated, batch.truncated, valid, c.discount)
         if c.n_step is None:
             advantage = gae(*stream, c.gae_lambda)[valid]
@@ -205,8 +222,9 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
         value_target = advantage + value[:-1][valid]
         if c.normalise_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        sequences = Sequences(batch, len(valid) if self.policy.memory_size else 1)
         yield A2CBatch(
-            observation=torch.from_numpy(batch.observation[:-1][valid]),
+            seen=sequences.seen(torch.arange(sequences.count)),
             action=torch.from_numpy(batch.action[valid]),
             action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
             advantage=torch.from_numpy(advantage),
@@ -226,9 +244,11 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
 
     def compute_gradients(self, minibatch: A2CBatch) -> tuple[Sequence[torch.Tensor], Metrics]:
         c = self.config
-        distribution = self.policy.distribution(minibatch.observation, minibatch.action_mask)
+        seen = minibatch.seen
+        features = self.policy.recall(seen.observation, seen.memory, seen.begins)[seen.valid]
+        distribution = self.policy.distribution(features, minibatch.action_mask)
         policy_loss = policy_gradient_loss(distribution.log_prob(minibatch.action), minibatch.advantage)
-        critic_loss = value_loss(self.policy.value(minibatch.observation), minibatch.value_target)
+        critic_loss = value_loss(self.policy.value(features), minibatch.value_target)
         entropy = distribution.entropy().mean()
         loss = policy_loss + c.value_coef * critic_loss - c.entropy_coef * entropy
         metrics = {

@@ -38,10 +38,9 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
 from malib_lite.algorithms.returns import gae, rows_to_value
-from malib_lite.algorithms.targets import follow
+from malib_lite.algorithms.targets import check_discrete_spaces, follow
 from malib_lite.algorithms.team_q import team_shape
 from malib_lite.config import (
-    ConfigError,
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
@@ -56,7 +55,7 @@ from malib_lite.contracts.joint import JointTrajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, TeamShape, Trainer
 from malib_lite.models.distributions import MaskedCategorical
-from malib_lite.models.nets import Actor, NetConfig, check_observation_space, make_encoder, make_net
+from malib_lite.models.nets import Actor, NetConfig, make_encoder, make_net
 
 
 @config
@@ -182,10 +181,7 @@ class COMAPolicy(Policy):
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        check_observation_space(observation_space)
-        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
-            others = "; maddpg and mappo take continuous actions" if isinstance(action_space, spaces.Box) else ""
-            raise ConfigError(f"coma needs Discrete actions from 0, this environment has {action_space}{others}")
+        check_discrete_spaces("coma", observation_space, action_space)
 
     def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> MaskedCategorical:
         """(1 - epsilon) softmax(actor(o)) + epsilon / |legal actions|, for observations (B, *obs)."""

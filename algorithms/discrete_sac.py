@@ -29,9 +29,8 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
-from malib_lite.algorithms.targets import check_replay, follow, td_target
+from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, td_target
 from malib_lite.config import (
-    ConfigError,
     Fraction,
     NonNegativeFloat,
     PositiveFloat,
@@ -45,7 +44,7 @@ from malib_lite.contracts.data import ReplaySpec, Transitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.distributions import MaskedCategorical
-from malib_lite.models.nets import Actor, NetConfig, check_observation_space, make_net
+from malib_lite.models.nets import Actor, NetConfig, make_net
 
 
 @config
@@ -135,14 +134,7 @@ class DiscreteSACPolicy(Policy):
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        check_observation_space(observation_space)
-        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
-            others = (
-                "; a2c, ddpg, pg, ppo and sac take continuous actions" if isinstance(action_space, spaces.Box) else ""
-            )
-            raise ConfigError(
-                f"discrete_sac needs Discrete actions from 0, this environment has {action_space}{others}"
-            )
+        check_discrete_spaces("discrete_sac", observation_space, action_space)
 
     def compute_action(
         self,

@@ -37,7 +37,8 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
-from malib_lite.algorithms.targets import check_replay, follow
+from malib_lite.algorithms.sequences import Replayed, outputs, replayed
+from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, greedy_actions
 from malib_lite.config import (
     ConfigError,
     Fraction,
@@ -49,12 +50,13 @@ from malib_lite.config import (
     defaults,
     option,
 )
-from malib_lite.contracts.data import ReplaySpec, Transitions
+from malib_lite.contracts.data import ReplaySpec, Trajectories, Transitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.distributions import ILLEGAL_LOGIT
-from malib_lite.models.nets import NetConfig, check_observation_space, linear, make_net
+from malib_lite.models.nets import linear, make_net
 from malib_lite.models.noisy import NoisyLinear, parameter_noise
+from malib_lite.models.recurrent import Memory, MemoryConfig, MemoryNet
 
 
 @config
@@ -79,6 +81,7 @@ class DQNConfig:
     capacity: PositiveInt = option(100_000, "transitions kept; the oldest go first")
     learning_starts: PositiveInt = option(500, "transitions before the first update")
     updates_per_step: PositiveFloat = option(0.25, "updates for each recorded decision")
+    sequence_length: PositiveInt = option(16, "decisions through which gradients reach back into a memory, about")
     priority_exponent: NonNegativeFloat = option(
         0.0, "alpha, how much surprise counts in replay: 0 not at all, 0.6 much"
     )
@@ -94,7 +97,7 @@ class DQNConfig:
 
 
 @config
-class QNetConfig(NetConfig):
+class QNetConfig(MemoryConfig):
     """Wider than the policy networks: values differ less between actions than they do between states."""
 
     hidden_sizes: tuple[PositiveInt, ...] = option((128, 128), "units of each hidden layer; none makes a linear map")
@@ -192,20 +195,19 @@ class DQNPolicy(Policy):
         layer = (
             (lambda inputs, outputs, gain: NoisyLinear(inputs, outputs, settings.noisy_sigma)) if self.noisy else linear
         )
-        self.q_net = make_net(observation_space, self.num_actions, settings, 1.0, settings.dueling, layer)
+        memory = Memory(observation_space, settings)
+        head = make_net(memory.space, self.num_actions, memory.settings, 1.0, settings.dueling, layer)
+        self.q_net = MemoryNet(memory, head)
         self.mean_net = copy.deepcopy(self.q_net).requires_grad_(False)  # follows q_net slowly; evaluation plays it
         self.register_buffer("epsilon", torch.tensor(0.0 if self.noisy else 1.0))
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        check_observation_space(observation_space)
-        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
-            other = ""
-            if isinstance(action_space, spaces.Box):
-                other = "; sac, ddpg, ppo and pg take continuous actions"
-            elif isinstance(action_space, spaces.MultiDiscrete):
-                other = "; ppo and pg take combinations of actions"
-            raise ConfigError(f"dqn needs Discrete actions from 0, this environment has {action_space}{other}")
+        check_discrete_spaces("dqn", observation_space, action_space)
+
+    @property
+    def memory_size(self) -> int:
+        return self.q_net.memory.size
 
     def compute_action(
         self,
@@ -215,9 +217,11 @@ class DQNPolicy(Policy):
         hidden_state: Any = None,
     ) -> PolicyOutput:
         if evaluate:
-            return PolicyOutput(self._greedy(observation, act_mask, evaluate), None, {}, hidden_state)
+            q, hidden_state = self.mean_net.step(observation, hidden_state)
+            return PolicyOutput(greedy_actions(q, act_mask), None, {}, hidden_state)
         with parameter_noise(self.q_net, self.generator, len(observation)):  # each row, an environment, has its own
-            action = self._greedy(observation, act_mask, evaluate)
+            q, hidden_state = self.q_net.step(observation, hidden_state)
+        action = greedy_actions(q, act_mask)
         epsilon = self.epsilon.item()
         if epsilon > 0.0:
             batch = len(action)
@@ -233,19 +237,21 @@ class DQNPolicy(Policy):
     ) -> torch.Tensor:
         if self.noisy and not evaluate:
             raise NotImplementedError("how often noise in the parameters chooses an action is not known")
-        greedy = nn.functional.one_hot(self._greedy(observation, act_mask, evaluate), self.num_actions).float()
+        if self.memory_size:
+            return super().action_probs(observation, act_mask, evaluate)
+        q = (self.mean_net if evaluate else self.q_net).net(observation)
+        greedy = nn.functional.one_hot(greedy_actions(q, act_mask), self.num_actions).float()
         if evaluate:
             return greedy
         legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
         return (1 - self.epsilon) * greedy + self.epsilon * legal / legal.sum(-1, keepdim=True)
 
-    def _greedy(self, observation: torch.Tensor, act_mask: torch.Tensor | None, evaluate: bool) -> torch.Tensor:
-        q = (self.mean_net if evaluate else self.q_net)(observation)  # (B, A)
-        return (q if act_mask is None else q.masked_fill(~act_mask, ILLEGAL_LOGIT)).argmax(-1)
+
+Minibatch = Replayed[Transitions, Trajectories]
 
 
-class DQNTrainer(Trainer[Transitions, Transitions]):
-    """Q-learning from replayed transitions."""
+class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
+    """Q-learning from replayed transitions, or sequences of them where the network remembers."""
 
     config_class = DQNConfig
     rollout_defaults = {"fragment_length": 128, "num_env_per_thread": 8}  # short rounds: updates keep up with play
@@ -269,6 +275,8 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
     policy: DQNPolicy
 
     def setup(self) -> None:
+        if self.policy.memory_size and self.config.priority_exponent:
+            raise ConfigError("'trainer.priority_exponent' goes with 'model.memory' = 'none' alone")
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
@@ -277,8 +285,9 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
     def data_spec(self) -> ReplaySpec:
         c = self.config
         return ReplaySpec(
-            c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount, c.priority_exponent
-        )
+            c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount, c.priority_exponent,
+            sequence_length=c.sequence_length if self.policy.memory_size else 0,
+        )  # fmt: skip
 
     def advance(self, num_steps: int) -> None:
         super().advance(num_steps)
@@ -295,38 +304,40 @@ class DQNTrainer(Trainer[Transitions, Transitions]):
         self.beta = c.importance_initial + corrected * (c.importance_final - c.importance_initial)
         set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
-    def minibatches(self, batch: Transitions) -> Iterator[Transitions]:
-        return iter((batch,))
+    def minibatches(self, batch: Transitions | Trajectories) -> Iterator[Minibatch]:
+        yield replayed(batch, self.config.n_step, self.config.discount)
 
-    def compute_gradients(self, minibatch: Transitions) -> tuple[Sequence[torch.Tensor], Metrics]:
-        q_net, action = self.policy.q_net, torch.from_numpy(minibatch.action)
+    def compute_gradients(self, minibatch: Minibatch) -> tuple[Sequence[torch.Tensor], Metrics]:
+        transitions, sequences = minibatch.transitions, minibatch.sequences
+        q_net, action = self.policy.q_net, torch.from_numpy(transitions.action)
         target_t = self._target(minibatch)
         with parameter_noise(q_net, self.generator):
-            q_t = q_net(torch.from_numpy(minibatch.observation))
+            q_t = outputs(q_net, transitions.observation, sequences)
         weight = None
-        if minibatch.sampling_ratio is not None:
-            weight = importance_weights(torch.from_numpy(minibatch.sampling_ratio), self.beta)
-            minibatch.td_error = td_error(q_t.detach(), action, target_t).numpy()  # for the store, line 12
+        if transitions.sampling_ratio is not None:
+            weight = importance_weights(torch.from_numpy(transitions.sampling_ratio), self.beta)
+            transitions.td_error = td_error(q_t.detach(), action, target_t).numpy()  # for the store, line 12
         loss = q_loss(q_t, action, target_t, self.config.huber, weight)
         metrics = {"loss": finite(loss, "dqn"), "q_mean": q_t.detach().mean().item()}
         return torch.autograd.grad(loss, self.trained), metrics
 
     @torch.no_grad()
-    def _target(self, minibatch: Transitions) -> torch.Tensor:
+    def _target(self, minibatch: Minibatch) -> torch.Tensor:
         """What the taken actions' values should be, (B,) float32; online and target network have their own noise."""
-        next_observation, mask = torch.from_numpy(minibatch.next_observation), minibatch.next_action_mask
+        transitions, sequences = minibatch.transitions, minibatch.sequences
         with parameter_noise(self.target_net, self.generator):
-            q_online_tp1 = q_target_tp1 = self.target_net(next_observation)
+            q_online_tp1 = q_target_tp1 = outputs(self.target_net, transitions.next_observation, sequences)
         if self.config.double:
             with parameter_noise(self.policy.q_net, self.generator):
-                q_online_tp1 = self.policy.q_net(next_observation)
+                q_online_tp1 = outputs(self.policy.q_net, transitions.next_observation, sequences)
+        mask = transitions.next_action_mask
         return q_target(
-            torch.from_numpy(minibatch.reward),
+            torch.from_numpy(transitions.reward),
             q_online_tp1,
             q_target_tp1,
             None if mask is None else torch.from_numpy(mask),
-            torch.from_numpy(minibatch.terminated),
-            torch.from_numpy(minibatch.discount),
+            torch.from_numpy(transitions.terminated),
+            torch.from_numpy(transitions.discount),
         )
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:

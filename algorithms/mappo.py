@@ -34,6 +34,7 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value
+from malib_lite.algorithms.sequences import Seen, Sequences
 from malib_lite.algorithms.team_q import team_shape
 from malib_lite.config import (
     ConfigError,
@@ -54,6 +55,7 @@ from malib_lite.models.actors import ActorCriticConfig, make_actor, make_normali
 from malib_lite.models.distributions import MaskedCategorical, ProbaDistribution
 from malib_lite.models.nets import Encoder, check_actor_spaces, make_net
 from malib_lite.models.normaliser import RunningNormaliser
+from malib_lite.models.recurrent import Memory
 
 
 @config
@@ -71,6 +73,7 @@ class MAPPOConfig:
     learning_rate_final: Fraction = option(0.05, "share of learning_rate left at the end of the horizon; 1 holds it")
     num_epochs: PositiveInt = option(10, "passes over each round")
     minibatch_size: PositiveInt = option(256, "steps of the team in one gradient, about")
+    sequence_length: PositiveInt = option(32, "steps through which gradients reach back into a memory, about")
     max_grad_norm: PositiveFloat = option(0.5, "gradients are scaled down to this norm")
     # loss
     clip_ratio: PositiveFloat = option(0.2, "epsilon of the policy's loss")
@@ -88,10 +91,12 @@ class MAPPONetConfig(ActorCriticConfig):
 
 
 class MAPPOBatch(NamedTuple):
-    """B steps of a team of N agents, shuffled. V is N where every agent has a value, and 1 where the team has one."""
+    """B steps of a team of N agents, in shuffled sequences; without a memory each is a sequence of its own.
 
-    observation: torch.Tensor  # (B, N, *obs)
-    acting: torch.Tensor  # (B, N) bool
+    V is N where every agent has a value, and 1 where the team has one.
+    """
+
+    seen: Seen
     action: torch.Tensor  # (B, N) int64 or (B, N, *action)
     action_mask: torch.Tensor | None  # (B, N, A) bool
     state: torch.Tensor  # (B, S) float32
@@ -162,7 +167,8 @@ class MAPPOPolicy(Policy):
         settings = build(MAPPONetConfig, self.model_config, "model_config")
         self.agent_values = settings.agent_values
         self.normaliser = make_normaliser(observation_space, settings)
-        self.actor = make_actor(observation_space, action_space, settings)
+        self.memory = Memory(observation_space, settings)  # the actor's; the critic is shown the state
+        self.actor = make_actor(self.memory.space, action_space, self.memory.settings)
         self.encoder = Encoder(observation_space)
         own = self.encoder.num_features + self.num_agents if self.agent_values else 0
         critic_space = spaces.Box(-np.inf, np.inf, (state_size + own,), np.float32)
@@ -179,13 +185,28 @@ class MAPPOPolicy(Policy):
     def extra_fields(self) -> dict[str, Field]:
         return {"log_prob": Field((), np.dtype(np.float32))}
 
+    @property
+    def memory_size(self) -> int:
+        return self.memory.size
+
     def seed(self, seed: int) -> None:
         super().seed(seed)
         restart_noise(self.actor)
 
-    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
-        """Of actions, for observations (B, *obs)."""
-        distribution: ProbaDistribution = self.actor(self.normaliser(observation), act_mask)
+    def recall(self, seen: Seen) -> torch.Tensor:
+        """Features (L, B, N, ...) of what was seen, for the actor; without a memory the normalised observations."""
+        observation: torch.Tensor = self.normaliser(seen.observation)
+        if not self.memory_size:
+            return observation
+        assert seen.acting is not None
+        begins = seen.begins.repeat_interleave(self.num_agents, dim=1)
+        streams = observation.flatten(1, 2), seen.memory.flatten(0, 1), begins, seen.acting.flatten(1, 2)
+        features: torch.Tensor = self.memory(*streams)
+        return features.view(*seen.acting.shape, *features.shape[2:])
+
+    def distribution(self, features: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
+        """Of actions, for features (B, ...)."""
+        distribution: ProbaDistribution = self.actor(features, act_mask)
         return distribution
 
     def value(self, state: torch.Tensor, observation: torch.Tensor, acting: torch.Tensor) -> torch.Tensor:
@@ -215,7 +236,8 @@ class MAPPOPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        distribution = self.distribution(observation, act_mask)
+        features, hidden_state = self.memory.step(self.normaliser(observation), hidden_state)
+        distribution = self.distribution(features, act_mask)
         action = distribution.mode if evaluate else distribution.draw(self.generator)
         log_prob = distribution.log_prob(action)
         return PolicyOutput(action, log_prob, {"log_prob": log_prob}, hidden_state)
@@ -223,9 +245,10 @@ class MAPPOPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        distribution = self.distribution(observation, act_mask)
-        if not isinstance(distribution, MaskedCategorical):
+        if not isinstance(self.action_space, spaces.Discrete) or self.memory_size:
             return super().action_probs(observation, act_mask, evaluate)
+        distribution = self.distribution(self.normaliser(observation), act_mask)
+        assert isinstance(distribution, MaskedCategorical)
         if evaluate:
             return nn.functional.one_hot(distribution.mode, distribution.probs.shape[-1]).float()
         return distribution.probs
@@ -261,22 +284,25 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
     def minibatches(self, batch: JointTrajectories) -> Iterator[MAPPOBatch]:
         if not batch.valid.any():
             return
-        whole = self._prepare(batch)
-        count = max(1, round(len(whole.state) / self.config.minibatch_size))
-        for _ in range(self.config.num_epochs):
-            order = torch.randperm(len(whole.state), generator=self.generator)
-            for rows in order.tensor_split(count):
-                yield MAPPOBatch._make(None if array is None else array[rows] for array in whole)
+        c, acting = self.config, batch.acting[:-1] & batch.valid[..., None]
+        sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1)
+        whole = {name: sequences.cut(array) for name, array in self._prepare(batch).items()}
+        count = max(1, min(sequences.count, round(batch.num_decisions / c.minibatch_size)))
+        for _ in range(c.num_epochs):
+            order = torch.randperm(sequences.count, generator=self.generator)
+            for columns in order.tensor_split(count):
+                arrays = {name: sequences.pick(array, columns) for name, array in whole.items()}
+                yield MAPPOBatch(sequences.seen(columns), action_mask=arrays.pop("action_mask", None), **arrays)
         # after the updates: the ratio is 1 when a round arrives
         if isinstance(self.policy.normaliser, RunningNormaliser):
-            self.policy.normaliser.update(whole.observation[whole.acting].numpy())
+            self.policy.normaliser.update(batch.observation[:-1][acting])
         if isinstance(self.policy.state_normaliser, RunningNormaliser):
-            self.policy.state_normaliser.update(whole.state.numpy())
+            self.policy.state_normaliser.update(batch.global_state[:-1][batch.valid])
 
-    def _prepare(self, batch: JointTrajectories) -> MAPPOBatch:
-        """The valid rows of a round with their advantages and value targets."""
-        c, valid, acting = self.config, batch.valid, batch.acting[:-1][batch.valid]
-        needed, state = rows_to_value(batch.terminated, valid), batch.global_state
+    def _prepare(self, batch: JointTrajectories) -> dict[str, np.ndarray]:
+        """What minibatches hold beside what was seen, with advantages and value targets: (T, E, ...) each."""
+        c, state, acting = self.config, batch.global_state, batch.acting[:-1] & batch.valid[..., None]
+        needed = rows_to_value(batch.terminated, batch.valid)
         with torch.no_grad():
             found = self.policy.value(
                 *(torch.from_numpy(array[needed]) for array in (state, batch.observation, batch.acting))
@@ -288,20 +314,18 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
         if c.normalise_advantages:
             of_decisions = advantage[acting]
             advantage = (advantage - of_decisions.mean()) / (of_decisions.std() + 1e-8)
-        return MAPPOBatch(
-            observation=torch.from_numpy(batch.observation[:-1][valid]),
-            acting=torch.from_numpy(acting),
-            action=torch.from_numpy(batch.action[valid]),
-            action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
-            state=torch.from_numpy(state[:-1][valid]),
-            log_prob=torch.from_numpy(batch.extras["log_prob"][valid]),
-            advantage=torch.from_numpy(np.ascontiguousarray(advantage)),
-            value=torch.from_numpy(value[:-1][valid]),
-            value_target=value_target,
-        )
+        arrays = {
+            "action": batch.action,
+            "state": state[:-1],
+            "log_prob": batch.extras["log_prob"],
+            "advantage": advantage,
+            "value": value[:-1],
+            "value_target": value_target,
+        }
+        return arrays if batch.action_mask is None else {**arrays, "action_mask": batch.action_mask[:-1]}
 
-    def _estimate(self, batch: JointTrajectories, value: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
-        """Advantages in the units of rewards and value targets in those of the critic, (B, V) float32 each.
+    def _estimate(self, batch: JointTrajectories, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages in the units of rewards and value targets in those of the critic, (T, E, V) float32 each.
 
         ``value`` (T + 1, E, V) is what the critic said. Every environment is a stream for each of its values.
         """
@@ -318,20 +342,22 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
             rewarder.update(sums[there])
             reward = rewarder.rescale(reward)
         advantage = gae(reward, value.reshape(len(value), -1), ended, cut, there, c.discount, c.gae_lambda)
-        advantage = advantage.reshape(*valid.shape, num_values)[valid]
-        value_target = advantage + value[:-1][valid]
-        if normaliser is None:
-            return advantage, torch.from_numpy(value_target)
-        normaliser.update(value_target.reshape(-1))
-        return advantage, normaliser(torch.from_numpy(value_target))
+        advantage = advantage.reshape(*valid.shape, num_values)
+        value_target = advantage + value[:-1]
+        if normaliser is not None:
+            normaliser.update(value_target[valid].reshape(-1))
+            value_target = normaliser(torch.from_numpy(value_target)).numpy()
+        return advantage, value_target
 
     def compute_gradients(self, minibatch: MAPPOBatch) -> tuple[Sequence[torch.Tensor], Metrics]:
-        c, acting = self.config, minibatch.acting  # what the others saw and did means nothing
+        c, seen = self.config, minibatch.seen
+        assert seen.acting is not None
+        acting = seen.acting[seen.valid]  # (B, N); what the others saw and did means nothing
         mask = None if minibatch.action_mask is None else minibatch.action_mask[acting]
-        distribution = self.policy.distribution(minibatch.observation[acting], mask)
+        distribution = self.policy.distribution(self.policy.recall(seen)[seen.valid][acting], mask)
         log_prob, old_log_prob = distribution.log_prob(minibatch.action[acting]), minibatch.log_prob[acting]
         policy_loss = clipped_surrogate_loss(log_prob, old_log_prob, minibatch.advantage[acting], c.clip_ratio)
-        value = self.policy.value(minibatch.state, minibatch.observation, acting)
+        value = self.policy.value(minibatch.state, seen.observation[seen.valid], acting)
         critic_loss = value_loss(value, minibatch.value, minibatch.value_target, c.value_clip)
         entropy = distribution.entropy().mean()
         loss = policy_loss + c.value_coef * critic_loss - c.entropy_coef * entropy

@@ -39,7 +39,7 @@ from malib_lite.config import (
 from malib_lite.contracts.data import OnPolicySpec, Trajectories
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
-from malib_lite.models.nets import Actor, MLPConfig, check_actor_spaces
+from malib_lite.models.nets import Actor, NetConfig, check_actor_spaces
 
 
 @config
@@ -74,7 +74,7 @@ class PGPolicy(Policy):
     """A categorical (Discrete, MultiDiscrete) or Gaussian (Box) policy."""
 
     stochastic = True
-    model_class = MLPConfig
+    model_class = NetConfig
 
     def __init__(
         self,
@@ -177,5 +177,5 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
         self._follow_schedule()
 
 
-DEFAULT_CONFIG = {"training_config": defaults(PGConfig), "model_config": defaults(MLPConfig), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": defaults(PGConfig), "model_config": defaults(NetConfig), "custom_config": {}}
 ALGORITHM = Algorithm(PGPolicy, PGTrainer)

@@ -36,6 +36,7 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value
+from malib_lite.algorithms.sequences import Seen, Sequences, whole_round
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
@@ -53,6 +54,7 @@ from malib_lite.models.actors import ActorCriticConfig, make_actor, make_normali
 from malib_lite.models.distributions import MaskedCategorical, ProbaDistribution
 from malib_lite.models.nets import check_actor_spaces, make_net
 from malib_lite.models.normaliser import RunningNormaliser
+from malib_lite.models.recurrent import Memory
 
 
 @config
@@ -69,6 +71,7 @@ class PPOConfig:
     learning_rate_final: Fraction = option(0.05, "share of learning_rate left at the end of the horizon; 1 holds it")
     num_epochs: PositiveInt = option(10, "passes over each round")
     minibatch_size: PositiveInt = option(256, "decisions in one gradient, about")
+    sequence_length: PositiveInt = option(32, "decisions through which gradients reach back into a memory, about")
     max_grad_norm: PositiveFloat = option(0.5, "gradients are scaled down to this norm")
     # loss
     clip_ratio: PositiveFloat = option(0.2, "epsilon of equation 7")
@@ -80,9 +83,9 @@ class PPOConfig:
 
 
 class PPOBatch(NamedTuple):
-    """B decisions, shuffled."""
+    """B decisions of shuffled sequences; without a memory each is a sequence of its own."""
 
-    observation: torch.Tensor  # (B, *obs)
+    seen: Seen
     action: torch.Tensor  # (B,) int64 or (B, *action) float32
     action_mask: torch.Tensor | None  # (B, A) bool
     log_prob: torch.Tensor  # (B,) float32, of the policy that acted
@@ -140,8 +143,9 @@ class PPOPolicy(Policy):
         self.check_spaces(observation_space, action_space)
         settings = build(ActorCriticConfig, self.model_config, "model_config")
         self.normaliser = make_normaliser(observation_space, settings)
-        self.actor = make_actor(observation_space, action_space, settings)
-        self.critic = make_net(observation_space, 1, settings, output_gain=1.0)
+        self.memory = Memory(observation_space, settings)
+        self.actor = make_actor(self.memory.space, action_space, self.memory.settings)
+        self.critic = make_net(self.memory.space, 1, self.memory.settings, output_gain=1.0)
         self.reward_normaliser = RunningNormaliser(()) if settings.normalise_rewards else None
 
     @classmethod
@@ -152,18 +156,31 @@ class PPOPolicy(Policy):
     def extra_fields(self) -> dict[str, Field]:
         return {"log_prob": Field((), np.dtype(np.float32))}
 
+    @property
+    def memory_size(self) -> int:
+        return self.memory.size
+
     def seed(self, seed: int) -> None:
         super().seed(seed)
         restart_noise(self.actor)
 
-    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
-        """Of actions, for observations (B, *obs)."""
-        distribution: ProbaDistribution = self.actor(self.normaliser(observation), act_mask)
+    def recall(self, observation: torch.Tensor, memory: torch.Tensor, begins: torch.Tensor) -> torch.Tensor:
+        """Features (L, B, ...) of B sequences of L observations (L, B, *obs): what actor and critic are shown.
+
+        Without a memory these are the normalised observations. ``memory`` (B, H) float32 was there before the first
+        row; ``begins`` (L, B) bool says where episodes begin.
+        """
+        features: torch.Tensor = self.memory(self.normaliser(observation), memory, begins)
+        return features
+
+    def distribution(self, features: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
+        """Of actions, for features (B, ...)."""
+        distribution: ProbaDistribution = self.actor(features, act_mask)
         return distribution
 
-    def value(self, observation: torch.Tensor) -> torch.Tensor:
-        """The critic's V (B,) float32 of observations (B, *obs)."""
-        value: torch.Tensor = self.critic(self.normaliser(observation)).squeeze(-1)
+    def value(self, features: torch.Tensor) -> torch.Tensor:
+        """The critic's V (B,) float32 of features (B, ...)."""
+        value: torch.Tensor = self.critic(features).squeeze(-1)
         return value
 
     def compute_action(
@@ -173,7 +190,8 @@ class PPOPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        distribution = self.distribution(observation, act_mask)
+        features, hidden_state = self.memory.step(self.normaliser(observation), hidden_state)
+        distribution = self.distribution(features, act_mask)
         action = distribution.mode if evaluate else distribution.draw(self.generator)
         log_prob = distribution.log_prob(action)
         return PolicyOutput(action, log_prob, {"log_prob": log_prob}, hidden_state)
@@ -181,9 +199,9 @@ class PPOPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        if not isinstance(self.action_space, spaces.Discrete):
+        if not isinstance(self.action_space, spaces.Discrete) or self.memory_size:
             return super().action_probs(observation, act_mask, evaluate)
-        distribution = self.distribution(observation, act_mask)
+        distribution = self.distribution(self.normaliser(observation), act_mask)
         assert isinstance(distribution, MaskedCategorical)
         return (
             nn.functional.one_hot(distribution.mode, int(self.action_space.n)).float()
@@ -218,43 +236,43 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
     def minibatches(self, batch: Trajectories) -> Iterator[PPOBatch]:
+        c = self.config
         if not batch.valid.any():
             return
         if isinstance(self.policy.normaliser, RunningNormaliser):
             self.policy.normaliser.update(batch.observation[:-1][batch.valid])
-        yield from self._epochs(self._prepare(batch))
-
-    def _epochs(self, whole: PPOBatch) -> Iterator[PPOBatch]:
-        c = self.config
-        count = max(1, round(len(whole.advantage) / c.minibatch_size))
+        sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1)
+        whole = {name: sequences.cut(array) for name, array in self._prepare(batch).items()}
+        count = max(1, min(sequences.count, round(batch.num_decisions / c.minibatch_size)))
         for _ in range(c.num_epochs):
-            order = torch.randperm(len(whole.advantage), generator=self.generator)
-            for rows in order.tensor_split(count):
-                yield PPOBatch._make(None if array is None else array[rows] for array in whole)
+            order = torch.randperm(sequences.count, generator=self.generator)
+            for columns in order.tensor_split(count):
+                arrays = {name: sequences.pick(array, columns) for name, array in whole.items()}
+                yield PPOBatch(sequences.seen(columns), action_mask=arrays.pop("action_mask", None), **arrays)
                 if c.target_kl is not None and self.last_kl > c.target_kl:
                     return
 
-    def _prepare(self, batch: Trajectories) -> PPOBatch:
-        """The valid rows of a round with their advantages and value targets."""
+    def _prepare(self, batch: Trajectories) -> dict[str, np.ndarray]:
+        """What minibatches hold beside what was seen, with advantages and value targets: (T, S, ...) each."""
         c, valid = self.config, batch.valid
         needed = rows_to_value(batch.terminated, valid)
         value = np.zeros(needed.shape, np.float32)
         with torch.no_grad():
-            value[needed] = self.policy.value(torch.from_numpy(batch.observation[needed])).numpy()
+            value[needed] = self.policy.value(self.policy.recall(*whole_round(batch))[needed]).numpy()
         reward = self._reward(batch)
-        advantage = gae(reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)[valid]
-        value_target = advantage + value[:-1][valid]
+        advantage = gae(reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)
+        value_target = advantage + value[:-1]
         if c.normalise_advantages:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        return PPOBatch(
-            observation=torch.from_numpy(batch.observation[:-1][valid]),
-            action=torch.from_numpy(batch.action[valid]),
-            action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
-            log_prob=torch.from_numpy(batch.extras["log_prob"][valid]),
-            advantage=torch.from_numpy(advantage),
-            value=torch.from_numpy(value[:-1][valid]),
-            value_target=torch.from_numpy(value_target),
-        )
+            of_decisions = advantage[valid]
+            advantage = (advantage - of_decisions.mean()) / (of_decisions.std() + 1e-8)
+        arrays = {
+            "action": batch.action,
+            "log_prob": batch.extras["log_prob"],
+            "advantage": advantage,
+            "value": value[:-1],
+            "value_target": value_target,
+        }
+        return arrays if batch.action_mask is None else {**arrays, "action_mask": batch.action_mask[:-1]}
 
     def _reward(self, batch: Trajectories) -> np.ndarray:
         """Rewards (T, S) float32 in the critic's units."""
@@ -270,10 +288,12 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     def compute_gradients(self, minibatch: PPOBatch) -> tuple[Sequence[torch.Tensor], Metrics]:
         c = self.config
         shrunk = 1 - self.progress() * (1 - c.clip_ratio_final)
-        distribution = self.policy.distribution(minibatch.observation, minibatch.action_mask)
+        seen = minibatch.seen
+        features = self.policy.recall(seen.observation, seen.memory, seen.begins)[seen.valid]
+        distribution = self.policy.distribution(features, minibatch.action_mask)
         log_prob = distribution.log_prob(minibatch.action)
         policy_loss = clipped_surrogate_loss(log_prob, minibatch.log_prob, minibatch.advantage, c.clip_ratio * shrunk)
-        value, target = self.policy.value(minibatch.observation), minibatch.value_target
+        value, target = self.policy.value(features), minibatch.value_target
         if c.value_clip is None:
             critic_loss = value_loss(value, target)
         else:

@@ -19,7 +19,7 @@ from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.actions import array_action_space, num_choices
 from malib_lite.models.distributions import MaskedCategorical, MultiCategorical
-from malib_lite.models.nets import MLPConfig
+from malib_lite.models.nets import NetConfig
 
 
 @config
@@ -33,7 +33,7 @@ class RandomPolicy(Policy):
     """Uniform over legal actions, with and without ``evaluate``: a uniform distribution has no better mode."""
 
     stochastic = True
-    model_class = MLPConfig
+    model_class = NetConfig
     low: torch.Tensor  # (*action) float32, for Box actions
     high: torch.Tensor
 
@@ -118,5 +118,5 @@ class RandomTrainer(Trainer[Trajectories, Trajectories]):
         return {}
 
 
-DEFAULT_CONFIG = {"training_config": defaults(RandomConfig), "model_config": defaults(MLPConfig), "custom_config": {}}
+DEFAULT_CONFIG = {"training_config": defaults(RandomConfig), "model_config": defaults(NetConfig), "custom_config": {}}
 ALGORITHM = Algorithm(RandomPolicy, RandomTrainer)

@@ -1,4 +1,4 @@
-"""What the off-policy actor-critics share: targets, networks that follow slowly, Q of continuous actions."""
+"""What off-policy methods share: targets, networks that follow slowly, Q of continuous actions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.config import ConfigError
+from malib_lite.models.distributions import ILLEGAL_LOGIT
 from malib_lite.models.nets import NetConfig, check_observation_space, make_encoder, make_net
 
 
@@ -25,6 +26,11 @@ def td_target(
     return torch.where(terminated_t, reward_t, reward_t + discount * value_tp1)
 
 
+def greedy_actions(q: torch.Tensor, act_mask: torch.Tensor | None) -> torch.Tensor:
+    """argmax_a Q(s, a) over legal a, (B,) int64; q (B, A) float32, act_mask (B, A) bool."""
+    return (q if act_mask is None else q.masked_fill(~act_mask, ILLEGAL_LOGIT)).argmax(-1)
+
+
 def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
     """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader`` and copy its buffers.
 
@@ -37,23 +43,24 @@ def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
             kept.copy_(new)
 
 
+def check_discrete_spaces(algorithm: str, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """Raise ConfigError where ``algorithm``, which compares single choices, cannot act in these spaces."""
+    check_observation_space(observation_space)
+    if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
+        raise ConfigError(f"{algorithm} needs Discrete actions from 0, this environment has {action_space}")
+
+
 def check_box_spaces(algorithm: str, observation_space: spaces.Space, action_space: spaces.Space) -> None:
     """Raise ConfigError where ``algorithm``, whose actions fill a bounded Box, cannot act in these spaces."""
     check_observation_space(observation_space)
     if not isinstance(action_space, spaces.Box):
-        raise ConfigError(
-            f"{algorithm} needs Box actions, this environment has {action_space}; dqn and discrete_sac take Discrete "
-            "actions, a2c, pg and ppo MultiDiscrete ones, too"
-        )
+        raise ConfigError(f"{algorithm} needs Box actions, this environment has {action_space}")
     if not np.issubdtype(action_space.dtype, np.floating):
         raise ConfigError(
             f"{algorithm} needs Box actions of floating-point numbers, this environment has {action_space}"
         )
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
-        raise ConfigError(
-            f"{algorithm} needs Box actions with finite bounds, this environment has {action_space}; a2c, pg and ppo "
-            "need none"
-        )
+        raise ConfigError(f"{algorithm} needs Box actions with finite bounds, this environment has {action_space}")
     if not (action_space.low < action_space.high).all():
         raise ConfigError(f"{algorithm} needs bounds that differ, this environment has {action_space}")
 

@@ -13,19 +13,22 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
-from malib_lite.algorithms.targets import check_replay, follow, td_target
+from malib_lite.algorithms.sequences import Replayed, replayed_jointly, whole_joint_round
+from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, greedy_actions, td_target
 from malib_lite.config import ConfigError, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, option
 from malib_lite.contracts.data import ReplaySpec
-from malib_lite.contracts.joint import JointTransitions
+from malib_lite.contracts.joint import JointTrajectories, JointTransitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Metrics, TeamShape, Trainer
 from malib_lite.models.distributions import ILLEGAL_LOGIT
-from malib_lite.models.nets import NetConfig, check_observation_space, make_net
+from malib_lite.models.nets import make_net
+from malib_lite.models.recurrent import Memory, MemoryConfig, MemoryNet
 
 
 @config
@@ -48,6 +51,7 @@ class TeamQConfig:
     capacity: PositiveInt = option(50_000, "steps of a team kept; the oldest go first")
     learning_starts: PositiveInt = option(500, "steps before the first update")
     updates_per_step: PositiveFloat = option(0.1, "updates for each recorded step")
+    sequence_length: PositiveInt = option(16, "steps through which gradients reach back into a memory, about")
     # exploration
     epsilon_initial: Fraction = option(1.0, "share of random actions at the beginning")
     epsilon_final: Fraction = option(0.05, "share of random actions after exploration_fraction of the horizon")
@@ -58,7 +62,7 @@ class TeamQConfig:
 
 
 @config
-class TeamQNetConfig(NetConfig):
+class TeamQNetConfig(MemoryConfig):
     """Of the network that all agents share."""
 
     activation: Literal["tanh", "relu", "elu"] = option("relu", "nonlinearity after each hidden layer")
@@ -90,6 +94,20 @@ def of_acting(net: nn.Module, observation: torch.Tensor, acting: torch.Tensor) -
     full = output.new_zeros((*acting.shape, output.shape[-1]))
     full[acting] = output
     return full
+
+
+def q_values(
+    net: MemoryNet, observation: np.ndarray, acting: torch.Tensor, sequences: JointTrajectories | None
+) -> torch.Tensor:
+    """Q_n(o_n, .) of the agents that act in D steps, zero for the others: (D, N, A) float32.
+
+    ``observation`` (D, N, *obs), or numbers of rows (D,) of ``sequences``; acting (D, N) bool.
+    """
+    if sequences is None:
+        return of_acting(net.net, torch.from_numpy(observation), acting)
+    q = net(*whole_joint_round(sequences))  # (L + 1, B N, A)
+    q = q.view(-1, acting.shape[1], q.shape[-1])[torch.from_numpy(observation)]
+    return q.masked_fill(~acting.unsqueeze(-1), 0.0)
 
 
 def taken_values(q_t: torch.Tensor, action_t: torch.Tensor, acting_t: torch.Tensor) -> torch.Tensor:
@@ -146,9 +164,14 @@ class TeamQPolicy(Policy):
         assert isinstance(action_space, spaces.Discrete)
         settings = build(self.model_class, self.model_config, "model_config")
         self.num_actions = int(action_space.n)
-        self.q_net = make_net(observation_space, self.num_actions, settings, output_gain=1.0)
+        memory = Memory(observation_space, settings)
+        self.q_net = MemoryNet(memory, make_net(memory.space, self.num_actions, memory.settings, output_gain=1.0))
         self.mixer = self.make_mixer(team_shape(self.algorithm, self.custom_config), settings)
         self.register_buffer("epsilon", torch.tensor(1.0))
+
+    @property
+    def memory_size(self) -> int:
+        return self.q_net.memory.size
 
     @abstractmethod
     def make_mixer(self, team: TeamShape, settings: Any) -> nn.Module:
@@ -156,12 +179,7 @@ class TeamQPolicy(Policy):
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        check_observation_space(observation_space)
-        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
-            others = "; maddpg and mappo take continuous actions" if isinstance(action_space, spaces.Box) else ""
-            raise ConfigError(
-                f"{cls.algorithm} needs Discrete actions from 0, this environment has {action_space}{others}"
-            )
+        check_discrete_spaces(cls.algorithm, observation_space, action_space)
 
     def compute_action(
         self,
@@ -170,7 +188,8 @@ class TeamQPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        action = self._greedy(observation, act_mask)
+        q, hidden_state = self.q_net.step(observation, hidden_state)
+        action = greedy_actions(q, act_mask)
         epsilon = 0.0 if evaluate else self.epsilon.item()
         if epsilon > 0.0:
             batch = len(action)
@@ -184,19 +203,20 @@ class TeamQPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        greedy = nn.functional.one_hot(self._greedy(observation, act_mask), self.num_actions).float()
+        if self.memory_size:
+            return super().action_probs(observation, act_mask, evaluate)
+        greedy = nn.functional.one_hot(greedy_actions(self.q_net.net(observation), act_mask), self.num_actions).float()
         if evaluate:
             return greedy
         legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
         return (1 - self.epsilon) * greedy + self.epsilon * legal / legal.sum(-1, keepdim=True)
 
-    def _greedy(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> torch.Tensor:
-        q = self.q_net(observation)  # (B, A)
-        return (q if act_mask is None else q.masked_fill(~act_mask, ILLEGAL_LOGIT)).argmax(-1)
+
+Minibatch = Replayed[JointTransitions, JointTrajectories]
 
 
-class TeamQTrainer(Trainer[JointTransitions, JointTransitions]):
-    """Q-learning of a team's value from replayed steps."""
+class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
+    """Q-learning of a team's value from replayed steps, or sequences of them where agents remember."""
 
     config_class = TeamQConfig
     joint = True
@@ -214,7 +234,10 @@ class TeamQTrainer(Trainer[JointTransitions, JointTransitions]):
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
-        return ReplaySpec(c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount)
+        return ReplaySpec(
+            c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount,
+            sequence_length=c.sequence_length if self.policy.memory_size else 0,
+        )  # fmt: skip
 
     def advance(self, num_steps: int) -> None:
         super().advance(num_steps)
@@ -228,32 +251,32 @@ class TeamQTrainer(Trainer[JointTransitions, JointTransitions]):
         self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
         set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
-    def minibatches(self, batch: JointTransitions) -> Iterator[JointTransitions]:
-        return iter((batch,))
+    def minibatches(self, batch: JointTransitions | JointTrajectories) -> Iterator[Minibatch]:
+        yield replayed_jointly(batch, self.config.n_step, self.config.discount)
 
-    def compute_gradients(self, minibatch: JointTransitions) -> tuple[Sequence[torch.Tensor], Metrics]:
-        acting = torch.from_numpy(minibatch.acting)
-        q_t = of_acting(self.policy.q_net, torch.from_numpy(minibatch.observation), acting)
-        q_taken_t = taken_values(q_t, torch.from_numpy(minibatch.action), acting)
-        q_tot_t = self.policy.mixer(q_taken_t, torch.from_numpy(minibatch.state))
+    def compute_gradients(self, minibatch: Minibatch) -> tuple[Sequence[torch.Tensor], Metrics]:
+        steps = minibatch.transitions
+        acting = torch.from_numpy(steps.acting)
+        q_t = q_values(self.policy.q_net, steps.observation, acting, minibatch.sequences)
+        q_taken_t = taken_values(q_t, torch.from_numpy(steps.action), acting)
+        q_tot_t = self.policy.mixer(q_taken_t, torch.from_numpy(steps.state))
         loss = team_loss(q_tot_t, self._target(minibatch))
         metrics = {"loss": finite(loss, self.policy.algorithm), "q_tot_mean": q_tot_t.detach().mean().item()}
         return torch.autograd.grad(loss, self.trained), metrics
 
     @torch.no_grad()
-    def _target(self, minibatch: JointTransitions) -> torch.Tensor:
+    def _target(self, minibatch: Minibatch) -> torch.Tensor:
         """y_tot of equation 6, (B,) float32: the team's reward, and what its best next actions are worth."""
-        acting, observation = map(torch.from_numpy, (minibatch.next_acting, minibatch.next_observation))
-        mask = None if minibatch.next_action_mask is None else torch.from_numpy(minibatch.next_action_mask)
-        q_online = q_target = of_acting(self.target_q_net, observation, acting)
+        steps, sequences = minibatch.transitions, minibatch.sequences
+        acting = torch.from_numpy(steps.next_acting)
+        mask = None if steps.next_action_mask is None else torch.from_numpy(steps.next_action_mask)
+        q_online = q_target = q_values(self.target_q_net, steps.next_observation, acting, sequences)
         if self.config.double:
-            q_online = of_acting(self.policy.q_net, observation, acting)
+            q_online = q_values(self.policy.q_net, steps.next_observation, acting, sequences)
         q_greedy = greedy_values(q_online, q_target, mask, acting)
-        value_tp1 = self.target_mixer(q_greedy, torch.from_numpy(minibatch.next_state))
-        reward = torch.from_numpy(minibatch.reward).mean(-1)  # the team's, as JointTrajectories.team_reward has it
-        return td_target(
-            reward, value_tp1, torch.from_numpy(minibatch.terminated), torch.from_numpy(minibatch.discount)
-        )
+        value_tp1 = self.target_mixer(q_greedy, torch.from_numpy(steps.next_state))
+        reward = torch.from_numpy(steps.reward).mean(-1)  # the team's, as JointTrajectories.team_reward has it
+        return td_target(reward, value_tp1, torch.from_numpy(steps.terminated), torch.from_numpy(steps.discount))
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
         c = self.config

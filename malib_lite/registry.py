@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from malib_lite.config import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
+    from malib_lite.contracts.policy import Policy
 
 ENVIRONMENTS = "malib_lite.envs"
 ALGORITHMS = "malib_lite.algorithms"
@@ -30,17 +35,48 @@ def load(group: str, name: str, key: str) -> Any:
     known = names(group)
     if name not in known:
         raise ConfigError(f"unknown {key} '{name}': {suggest(name, known)}")
+    return _load(known[name], key)
+
+
+def fitting_algorithms(observation_space: Space, action_space: Space) -> list[str]:
+    """The names of all algorithms that are installed and whose policies can act in these spaces."""
+    fitting = []
+    for name, point in names(ALGORITHMS).items():
+        try:
+            _load(point, "algorithm").policy.check_spaces(observation_space, action_space)
+        except ConfigError:
+            continue
+        fitting.append(name)
+    return fitting
+
+
+def check_spaces(policy_class: type[Policy], observation_space: Space, action_space: Space) -> None:
+    """Raise ConfigError where ``policy_class`` cannot act in these spaces; it names the algorithms that do fit."""
     try:
-        return known[name].load()
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "malib_lite":
-            raise  # a mistake of ours, and nothing that could be installed
-        raise ConfigError(
-            f"{key} '{name}' needs a package that is not installed ({error}): pip install 'malib_lite[{name}]'"
-        ) from None
+        policy_class.check_spaces(observation_space, action_space)
+    except ConfigError as error:
+        fitting = ", ".join(fitting_algorithms(observation_space, action_space))
+        raise ConfigError(f"{error}; algorithms that fit: {fitting or 'none'}") from None
 
 
 def resolve(path: str) -> Any:
     """The object at ``package.module:name``."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _load(point: EntryPoint, key: str) -> Any:
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "malib_lite":
+            raise  # a mistake of ours, and nothing that could be installed
+        raise ConfigError(
+            f"{key} '{point.name}' needs a package that is not installed ({error}){_how_to_install(point)}"
+        ) from None
+
+
+def _how_to_install(point: EntryPoint) -> str:
+    """The end of an error message: the extra of the name's own package that is called like it, where there is one."""
+    extras = (point.dist.metadata.get_all("Provides-Extra") or []) if point.dist else []
+    return f": pip install '{point.dist.name}[{point.name}]'" if point.dist and point.name in extras else ""

@@ -124,7 +124,7 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
     capacity = fragment_capacity(rollout.num_decisions, scenario.whole_episodes, rollout.max_step)
     layouts = {}
     for runtime_id, spec in scenario.policies.items():
-        agents, extras = scenario.groups[runtime_id], spec.make(0).extra_fields
+        agents, extras = scenario.groups[runtime_id], spec.make(0).recorded_fields
         num_streams = rollout.num_env_per_thread * len(agents)
         team: tuple[int | None, int | None] = None, None
         if runtime_id in scenario.teams:

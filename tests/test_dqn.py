@@ -129,11 +129,11 @@ def test_the_trainer_tells_its_errors_and_weighs_its_loss():
     batch = next(batches(trainer))
     batch.sampling_ratio = np.linspace(0.5, 2.0, 16, dtype=np.float32)
     with torch.no_grad():
-        q = policy.q_net(torch.from_numpy(batch.observation)).numpy()[np.arange(16), batch.action]
-        following = trainer.target_net(torch.from_numpy(batch.next_observation)).numpy()
+        q = policy.q_net.net(torch.from_numpy(batch.observation)).numpy()[np.arange(16), batch.action]
+        following = trainer.target_net.net(torch.from_numpy(batch.next_observation)).numpy()
     best = np.where(batch.next_action_mask, following, -np.inf).max(1)
     error = q - (batch.reward + np.where(batch.terminated, 0.0, batch.discount * best))
-    _, metrics = trainer.compute_gradients(batch)
+    _, metrics = trainer.compute_gradients(*trainer.minibatches(batch))
     np.testing.assert_allclose(batch.td_error, error, atol=1e-5)
     weight = (batch.sampling_ratio / 0.5) ** -0.5
     assert metrics["loss"] == pytest.approx((weight * error**2 / 2).mean(), rel=1e-4)
@@ -173,7 +173,7 @@ def test_online_and_target_networks_have_noise_of_their_own():
     """Each of three evaluations draws anew: the target network's, and the online one's of both observations."""
     policy, trainer = make("noisy", seed=3)
     batch, stream = next(batches(trainer)), torch.Generator().manual_seed(3)
-    trainer.compute_gradients(batch)
+    trainer.compute_gradients(*trainer.minibatches(batch))
     for _ in range(3):
         with parameter_noise(policy.q_net, stream):
             pass
@@ -183,7 +183,7 @@ def test_online_and_target_networks_have_noise_of_their_own():
             for name, parameter in net.named_parameters():
                 if name.endswith("sigma"):
                     parameter.data.fill_(float(net in noisy))
-        losses = {trainer.compute_gradients(batch)[1]["loss"] for _ in range(3)}
+        losses = {trainer.compute_gradients(*trainer.minibatches(batch))[1]["loss"] for _ in range(3)}
         assert len(losses) == (3 if noisy else 1)
 
 
@@ -193,7 +193,7 @@ def test_environments_explore_apart():
     action = policy.compute_action(torch.ones(50, 4)).action
     assert len(action.unique()) > 1
     with parameter_noise(policy.q_net, trainer.generator):
-        assert (policy.q_net(torch.ones(50, 4)).std(0) == 0).all()
+        assert (policy.q_net.net(torch.ones(50, 4)).std(0) == 0).all()
 
 
 # -- the contract ------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_every_option_finds_q_star(option, learns):
         trainer.train(batch)
     assert trainer.num_updates >= updates - 1
     with torch.no_grad():
-        q = policy.mean_net(torch.arange(NUM_STATES)).numpy()
+        q = policy.mean_net.net(torch.arange(NUM_STATES)).numpy()
     error = np.abs(q - q_star())[LEGAL].max()
     assert error < 1e-2 if learns else error > 0.1
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from malib_lite.backend.sum_tree import SumTree
 from malib_lite.contracts.data import OnPolicySpec, ReplaySpec, Trajectories, Transitions
-from malib_lite.contracts.joint import JointTrajectories
+from malib_lite.contracts.joint import JointTrajectories, JointTransitions
 
 AnyTrajectories = Trajectories | JointTrajectories
+_EXTRA = "extra/"  # before the names of extras among a sequence's arrays
 
 
 class Store(Protocol):
@@ -61,20 +62,13 @@ class ReplayStore:
         self._next = 0  # where the next transition goes
         self._size = 0
         self._updates_due = 0.0
-        self._kind: Any = Transitions  # or JointTransitions, as the first ones are
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, trajectories: AnyTrajectories) -> None:
-        transitions = trajectories.transitions(self._spec.n_step, self._spec.discount)
-        count, capacity = len(transitions), self._spec.capacity
-        self._kind = type(transitions)
-        columns = {
-            f.name: getattr(transitions, f.name)
-            for f in dataclasses.fields(transitions)
-            if getattr(transitions, f.name) is not None
-        }
+        columns = self._columns(trajectories)
+        count, capacity = len(next(iter(columns.values()))), self._capacity
         if not self._arrays:
             self._arrays = {name: np.empty((capacity, *c.shape[1:]), c.dtype) for name, c in columns.items()}
         kept = min(count, capacity)  # of a fragment longer than the store, the newest part
@@ -83,20 +77,38 @@ class ReplayStore:
             self._arrays[name][rows] = column[count - kept :]
         self._next = int((self._next + kept) % capacity)
         self._size = min(self._size + kept, capacity)
-        self._updates_due += count * self._spec.updates_per_step
+        self._updates_due += trajectories.num_decisions * self._spec.updates_per_step
         self._overwritten(rows)
 
-    def batches(self) -> Iterator[Transitions]:
-        if self._size < self._spec.learning_starts:
+    def batches(self) -> Iterator[Any]:
+        if self._num_transitions < self._spec.learning_starts:
             self._updates_due = 0.0  # what came before the start is not caught up later
             return
         while self._updates_due >= 1.0:
             self._updates_due -= 1.0
             rows = self._draw()
-            batch = self._kind(**{name: array[rows] for name, array in self._arrays.items()})
+            batch = self._batch({name: array[rows] for name, array in self._arrays.items()})
             self._announce(rows, batch)
             yield batch
             self._hear(rows, batch)
+
+    @property
+    def _capacity(self) -> int:
+        """How many rows the arrays have."""
+        return self._spec.capacity
+
+    @property
+    def _num_transitions(self) -> int:
+        """How many there are in the store."""
+        return self._size
+
+    def _columns(self, trajectories: AnyTrajectories) -> dict[str, np.ndarray]:
+        """What to keep of a fragment, as arrays with one row for each thing that can be drawn."""
+        return _present(trajectories.transitions(self._spec.n_step, self._spec.discount))
+
+    def _batch(self, columns: dict[str, np.ndarray]) -> Any:
+        """Rows that were drawn, in the form that trainers take."""
+        return (JointTransitions if "acting" in columns else Transitions)(**columns)
 
     def _overwritten(self, rows: np.ndarray) -> None:
         """``rows`` hold new transitions."""
@@ -128,6 +140,45 @@ class ReplayStore:
         self._next = state["next"]
         self._updates_due = state["updates_due"]
         self._generator.bit_generator.state = state["generator"]
+
+
+class SequenceReplayStore(ReplayStore):
+    """The last ``capacity`` transitions in sequences of about L decisions, for policies that remember.
+
+    Each is kept with what was remembered before its first decision (the stored state of Kapturowski et al. 2019,
+    https://openreview.net/forum?id=r1lyTjAqYX). Batches are Trajectories or JointTrajectories, ``batch_size`` / L
+    streams of at most 1.5 L rows.
+    """
+
+    @property
+    def _capacity(self) -> int:
+        return max(1, self._spec.capacity // self._spec.sequence_length)
+
+    @property
+    def _num_transitions(self) -> int:
+        return int(self._arrays["valid"][: self._size].sum()) if self._size else 0
+
+    def _draw(self) -> np.ndarray:
+        return self._generator.integers(self._size, size=max(1, self._spec.batch_size // self._spec.sequence_length))
+
+    def _columns(self, trajectories: AnyTrajectories) -> dict[str, np.ndarray]:
+        sequences = trajectories.sequences(self._spec.sequence_length)
+        arrays = _present(sequences)
+        arrays |= {_EXTRA + name: array for name, array in arrays.pop("extras").items()}
+        longest, length = self._spec.sequence_length * 3 // 2, len(sequences.valid)
+        columns = {}
+        for name, array in arrays.items():
+            column = np.zeros((array.shape[1], len(array) - length + longest, *array.shape[2:]), array.dtype)
+            column[:, : len(array)] = array.swapaxes(0, 1)
+            columns[name] = column
+        return columns
+
+    def _batch(self, columns: dict[str, np.ndarray]) -> Any:
+        longest = columns["valid"].shape[1]
+        length = int(np.flatnonzero(columns["valid"].any(axis=0))[-1]) + 1
+        arrays = {name: c.swapaxes(0, 1)[: c.shape[1] - longest + length] for name, c in columns.items()}
+        extras = {name[len(_EXTRA) :]: arrays.pop(name) for name in columns if name.startswith(_EXTRA)}
+        return (JointTrajectories if "acting" in columns else Trajectories)(**arrays, extras=extras)
 
 
 class PrioritisedReplayStore(ReplayStore):
@@ -177,4 +228,12 @@ def make_store(spec: ReplaySpec | OnPolicySpec, generator: np.random.Generator) 
     """The store that a trainer's ``data_spec`` asks for."""
     if isinstance(spec, OnPolicySpec):
         return OnPolicyStore()
+    if spec.sequence_length:
+        return SequenceReplayStore(spec, generator)
     return PrioritisedReplayStore(spec, generator) if spec.priority_exponent else ReplayStore(spec, generator)
+
+
+def _present(batch: Any) -> dict[str, Any]:
+    """The fields of a batch that are not None."""
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return {name: value for name, value in fields.items() if value is not None}

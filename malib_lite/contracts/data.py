@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+MEMORY = "memory"  # among the extras: what a policy that remembers did so before each decision, (T, S, H) float32
+
+
+_ROWS = ("action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
+_ROWS_AND_ONE = ("observation", "action_mask")
 
 
 class Field(NamedTuple):
@@ -44,6 +50,11 @@ class Trajectories:
         """How many valid rows there are."""
         return int(self.valid.sum())
 
+    @property
+    def begins(self) -> np.ndarray:
+        """Where another episode begins than the one of the row before, (T + 1, S) bool; never in row 0."""
+        return episode_starts(self.terminated, self.valid)
+
     @staticmethod
     def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
         """Put streams side by side, in the given order; shorter parts get rows that are not valid."""
@@ -63,11 +74,16 @@ class Trajectories:
             if first.action_mask is None
             else join([p.action_mask for p in parts if p.action_mask is not None], rows + 1, fill=1),
             extras={name: join([p.extras[name] for p in parts], rows) for name in first.extras},
-            **{
-                name: join([getattr(p, name) for p in parts], rows)
-                for name in ("action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
-            },
+            **{name: join([getattr(p, name) for p in parts], rows) for name in _ROWS},
         )
+
+    def sequences(self, length: int) -> Trajectories:
+        """The streams cut into pieces of about ``length`` rows, side by side: (L, pieces * S).
+
+        Each begins with what was remembered there, its last row is followed by the first of the next piece. Pieces
+        without a decision are left out.
+        """
+        return Trajectories(**pieces_of(self, length, _ROWS, _ROWS_AND_ONE))
 
     def transitions(self, n_step: int = 1, discount: float = 1.0) -> Transitions:
         """The valid rows as unordered transitions over up to ``n_step`` decisions of the same episode.
@@ -132,7 +148,72 @@ class ReplaySpec(NamedTuple):
     n_step: int = 1  # decisions that a transition spans at the most
     discount: float = 1.0  # within a transition
     priority_exponent: float = 0.0  # alpha of prioritised replay; 0 draws uniformly
+    # L of policies that remember: batches are then trajectories of about so many rows, with batch_size transitions
+    # altogether; 0 gives transitions
+    sequence_length: int = 0
 
 
 class OnPolicySpec(NamedTuple):
     """What an on-policy trainer wants: every round's trajectories, once."""
+
+
+def episode_starts(terminated: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Rows (T + 1, S) bool in which an episode begins that the row before, of those (T, S) bool, was not part of."""
+    begins = np.zeros((len(valid) + 1, *valid.shape[1:]), bool)
+    begins[1:] = terminated | ~valid  # a row that is not valid holds an episode's last observation
+    return begins
+
+
+def cut(array: np.ndarray, length: int) -> np.ndarray:
+    """Streams (T, S, ...) as pieces of about ``length`` rows, side by side: (L, pieces * S, ...), the first of all
+    streams first. All have the same L, at most half as long again as ``length``: no short ones are left over. Rows
+    that are missing at the end are zeros."""
+    longest = piece_length(len(array), length)
+    missing = -len(array) % longest
+    if missing:
+        array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+    pieces = array.reshape(-1, longest, *array.shape[1:]).swapaxes(0, 1)
+    return pieces.reshape(longest, -1, *array.shape[2:])
+
+
+def cut_and_next(array: np.ndarray, length: int) -> np.ndarray:
+    """The same of arrays (T + 1, S, ...) that have what follows the last row: (L + 1, pieces * S, ...)."""
+    rows, num_streams = len(array) - 1, array.shape[1]
+    longest = piece_length(rows, length)
+    following = array[np.minimum(np.arange(longest, rows + longest, longest), rows)]
+    pieces = np.concatenate([cut(array[:-1], length), following.reshape(1, -1, *array.shape[2:])])
+    pieces[rows % longest or longest, -num_streams:] = array[-1]  # below the last row, above those that are missing
+    return pieces
+
+
+def piece_length(rows: int, length: int) -> int:
+    """L: how long pieces of equal length are that are nearest to ``length``."""
+    return max(1, -(-rows // max(1, round(rows / length))))
+
+
+def pieces_of(batch: Any, length: int, rows: Sequence[str], rows_and_one: Sequence[str]) -> dict[str, Any]:
+    """The arrays of trajectories cut into pieces of about ``length`` rows; zeros where nothing was recorded.
+
+    Args:
+        rows, rows_and_one: names of the arrays (T, S, ...) and (T + 1, S, ...). Those that are None stay so.
+    """
+    kept = cut(batch.valid, length).any(axis=0)
+    written = np.zeros((len(batch.valid) + 1, *batch.valid.shape[1:]), bool)
+    written[:-1] |= batch.valid
+    written[1:] |= batch.valid
+
+    def recorded(array: np.ndarray) -> np.ndarray:
+        here = written[: len(array)].reshape(len(array), -1, *(1,) * (array.ndim - 2))
+        return np.where(here, array, np.zeros((), array.dtype))
+
+    def pieces(array: np.ndarray) -> np.ndarray:
+        return cut(recorded(array), length)[:, kept]
+
+    def pieces_and_next(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else cut_and_next(recorded(array), length)[:, kept]
+
+    return {
+        **{name: pieces(getattr(batch, name)) for name in rows},
+        **{name: pieces_and_next(getattr(batch, name)) for name in rows_and_one},
+        "extras": {name: pieces(array) for name, array in batch.extras.items()},
+    }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from malib_lite.contracts.data import episode_starts, pieces_of
+
 _ROWS = ("action", "reward", "terminated", "truncated", "valid", "episode", "policy_version")
 _ROWS_AND_ONE = ("observation", "acting", "action_mask", "state")
 
@@ -42,6 +44,11 @@ class JointTrajectories:
         return int(self.valid.sum())
 
     @property
+    def begins(self) -> np.ndarray:
+        """Where another episode begins than the one of the row before, (T + 1, E) bool; never in row 0."""
+        return episode_starts(self.terminated, self.valid)
+
+    @property
     def team_reward(self) -> np.ndarray:
         """What the team earned (T, E) float32: the mean over its agents, which is the reward itself if it is shared."""
         return self.reward.mean(-1)
@@ -67,6 +74,10 @@ class JointTrajectories:
         columns |= {name: join(name, rows + 1, fill=int(name == "action_mask")) for name in _ROWS_AND_ONE}
         extras = {name: _side_by_side([part.extras[name] for part in parts], rows) for name in parts[0].extras}
         return JointTrajectories(**columns, extras=extras)  # type: ignore[arg-type]
+
+    def sequences(self, length: int) -> JointTrajectories:
+        """The streams cut into pieces of about ``length`` rows, as :meth:`Trajectories.sequences` does it."""
+        return JointTrajectories(**pieces_of(self, length, _ROWS, _ROWS_AND_ONE))
 
     def transitions(self, n_step: int = 1, discount: float = 1.0) -> JointTransitions:
         """The valid rows as unordered transitions over up to ``n_step`` rows of the same episode."""

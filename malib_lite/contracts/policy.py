@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.contracts.data import Field
+from malib_lite.contracts.data import MEMORY, Field
 
 
 class PolicyOutput(NamedTuple):
@@ -68,9 +68,15 @@ class Policy(nn.Module):
         """H: how many numbers the policy remembers from one decision of an episode to the next; 0: none.
 
         A policy that remembers gets them as ``hidden_state`` (B, H) float32, zeros where an episode begins, and returns
-        the new ones. If its trainer needs them it declares them in :attr:`extra_fields` and returns them in ``extras``.
+        the new ones. They are recorded with every decision, as they were before it.
         """
         return 0
+
+    @property
+    def recorded_fields(self) -> dict[str, Field]:
+        """All that is recorded beside observation, mask, action and reward: the memory and :attr:`extra_fields`."""
+        remembered = {MEMORY: Field((self.memory_size,), np.dtype(np.float32))} if self.memory_size else {}
+        return {**remembered, **self.extra_fields}
 
     def seed(self, seed: int) -> None:
         """Restart the policy's random stream."""

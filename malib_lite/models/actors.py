@@ -13,12 +13,13 @@ from torch import nn
 from malib_lite.config import ConfigError, PositiveInt, config, option
 from malib_lite.models.distributions import Head, ProbaDistribution, make_proba_distribution
 from malib_lite.models.images import channel_order
-from malib_lite.models.nets import ACTIVATIONS, Actor, NetConfig, make_net
+from malib_lite.models.nets import ACTIVATIONS, Actor, make_net
 from malib_lite.models.normaliser import RunningNormaliser
+from malib_lite.models.recurrent import MemoryConfig
 
 
 @config
-class ActorCriticConfig(NetConfig):
+class ActorCriticConfig(MemoryConfig):
     """Two perceptrons, an actor and a critic, and what stands in front of them and behind."""
 
     normalise_observations: bool = option(

@@ -40,9 +40,6 @@ class NetConfig:
             _own_class(self.net)
 
 
-MLPConfig = NetConfig
-
-
 def check_observation_space(space: spaces.Space) -> None:
     """Raise ConfigError where :func:`make_net` cannot read observations of ``space``."""
     if isinstance(space, spaces.Box) or (isinstance(space, spaces.Discrete) and space.start == 0):

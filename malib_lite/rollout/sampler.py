@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from malib_lite.backend.ring import Slot
+from malib_lite.contracts.data import MEMORY
 from malib_lite.contracts.environment import AgentID
 from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
@@ -227,8 +228,10 @@ class Sampler:
         mask = _join_masks(
             [(view.action_mask, here, len(i)) for view, here, i in zip(views, rows, indices, strict=True)]
         )
-        memory = None if learner.memory is None else learner.memory[streams]
-        chosen, extras, memory = act_with(learner.policy, observation, mask, False, memory)
+        before = None if learner.memory is None else learner.memory.copy()
+        chosen, extras, memory = act_with(
+            learner.policy, observation, mask, False, None if before is None else before[streams]
+        )
         if memory is not None and learner.memory is not None:
             learner.memory[streams] = memory
         chosen = chosen.astype(space.dtype, copy=False)
@@ -246,6 +249,8 @@ class Sampler:
 
         actions = by_agent(chosen)
         if learner.team is None:
+            if before is not None:
+                extras[MEMORY] = before[streams]
             learner.recorder.decide(
                 streams, observation, mask, chosen, extras,
                 episode=_join([self._episode[here] for here in rows]), policy_version=learner.version,
@@ -255,9 +260,11 @@ class Sampler:
             somebody = np.flatnonzero(together.any(axis=1))
             envs = slice(0, num_envs) if len(somebody) == num_envs else somebody
             learner.team.acted[envs] = together[envs]
+            of_team = {name: np.stack(list(by_agent(values).values()), 1)[envs] for name, values in extras.items()}
+            if before is not None:  # those who do not act remember, too
+                of_team[MEMORY] = before.reshape(len(agents), num_envs, -1).swapaxes(0, 1)[envs]
             learner.recorder.decide(
-                envs, *self._seen_by_team(agents, envs), np.stack(list(actions.values()), 1)[envs],
-                {name: np.stack(list(by_agent(values).values()), 1)[envs] for name, values in extras.items()},
+                envs, *self._seen_by_team(agents, envs), np.stack(list(actions.values()), 1)[envs], of_team,
                 episode=self._episode[envs], policy_version=learner.version,
                 others=self._others(learner.team, envs),
             )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gymnasium.spaces.utils import flatdim
 
+from malib_lite import registry
 from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.team_agent import TeamAgent
@@ -190,7 +191,7 @@ class Scenario(ABC):
     ) -> None:
         agents = self.groups[runtime_id]
         observation_space, action_space = (of_agents[agents[0]] for of_agents in self._spaces)
-        policy_class.check_spaces(observation_space, action_space)
+        registry.check_spaces(policy_class, observation_space, action_space)
         team: dict[str, Any] = {}
         if trainer_class.joint:
             size = len(agents) * flatdim(observation_space) if self.state_size is None else self.state_size
