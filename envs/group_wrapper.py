@@ -11,6 +11,8 @@ from gymnasium.spaces import utils
 
 from malib_lite.config import ConfigError, suggest
 from malib_lite.contracts.environment import AgentID, Environment, TimeStep
+from malib_lite.environments import describe_environment
+from malib_lite.envs.single_choice import SingleChoice
 from malib_lite.envs.wrappers import Wrapper
 from malib_lite.models.actions import array_action_space, num_choices
 
@@ -223,6 +225,26 @@ class GroupWrapper(Wrapper):
             elif self.env.finished:  # left without a flag: it ends as the others do
                 ending[agent] = cut
         return ending
+
+
+def together(env: Any, single_choice: bool = False, **config: Any) -> Environment:
+    """An environment with all its agents as one, "team", for fully centralised training: one policy plays them all.
+
+    ``python -m malib_lite.train marl --env malib_lite.envs:together --env_config.env matrix/climbing``
+
+    Args:
+        env: all that ``--env`` takes.
+        single_choice: the policy chooses among all combinations of the agents' actions, see
+            :class:`~malib_lite.envs.single_choice.SingleChoice`; False: it chooses for each of them.
+        config: keyword arguments of ``env``.
+
+    Raises:
+        ConfigError: there is no such environment, or it cannot be grouped.
+    """
+    description = describe_environment(env, config)
+    agents = description["possible_agents"]
+    grouped = GroupWrapper(description["creator"](**description["config"]), dict.fromkeys(agents, "team"))
+    return SingleChoice(grouped) if single_choice else grouped
 
 
 def blank(space: spaces.Space) -> Any:

@@ -667,6 +667,36 @@ def test_policy_gradients_find_continuous_actions(name, rounds, learns):
     assert (np.abs(action - goals).max() < 0.2) == learns
 
 
+@pytest.mark.parametrize("name", ["ddpg", "discrete_sac", "dqn", "sac"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_replay_finds_the_actions_that_images_ask_for(name, learns):
+    """One of four parts of an image is bright: the choice that pays; or the force, to the left or to the right."""
+    forces, updates = fits(name, IMAGE, FORCES), 60
+    actions = spaces.Box(-1.0, 1.0, (1,)) if forces else MOVES
+    training = {"learning_rate": 2e-3 if learns else 0.0, "discount": 0.0}
+    if "sac" in name:
+        training["temperature"] = 0.05
+    policy, trainer = make(name, IMAGE, actions, training, horizon=updates)
+    rng = np.random.default_rng(0)
+    images = np.zeros((4, *IMAGE.shape), np.uint8)
+    for part in range(4):
+        images[part, :, 2 * part : 2 * part + 2] = 255
+    for _ in range(updates if learns else 3):
+        bright, done = rng.integers(4, size=64), np.ones(64, bool)
+        action = rng.uniform(-1, 1, (64, 1)).astype(np.float32) if forces else rng.integers(4, size=64)
+        reward = np.where(bright < 2, -action[:, 0], action[:, 0]) if forces else action == bright
+        trainer.advance(1)
+        trainer.train(
+            Transitions(
+                images[bright], action, reward.astype(np.float32), images[bright], done, np.zeros(64, np.float32)
+            )
+        )
+    with torch.inference_mode():
+        found = policy.compute_action(tensor(images), evaluate=True).action.numpy()
+    right = (found[:, 0] * [-1, -1, 1, 1] > 0.5) if forces else found == np.arange(4)
+    assert right.all() == learns
+
+
 def time_limited_loop(cut):
     """One state, one action, reward 1, ten decisions; the limit truncates (``cut``) or terminates."""
     last = np.arange(11)[:, None] == 9

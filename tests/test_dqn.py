@@ -303,7 +303,7 @@ def all_transitions():
 @options_and_twins
 def test_every_option_finds_q_star(option, learns):
     """Value iteration's answer to 1e-2 through the store that the option asks for, and not without learning."""
-    updates = 1500
+    updates = 1500 if learns else 50
     training = {"discount": DISCOUNT, "tau": 0.1, "batch_size": 16, "learning_starts": 1}
     training |= {"learning_rate": 0.05 if learns else 0.0, "learning_rate_final": 0.001}
     policy, trainer = make(
@@ -374,14 +374,15 @@ def train(folder, **settings):
 @options_and_twins
 def test_every_option_solves_the_identity(tmp_path, option, learns):
     of_trainer, model = OPTIONS[option]
-    trainer = {"discount": 0.4, "learning_starts": 100, "updates_per_step": 1.0, "batch_size": 64}
+    """A hundred decisions are worth 90 and more after 1,200; 25 by chance."""
+    trainer = {"discount": 0.4, "learning_starts": 100, "updates_per_step": 0.4, "batch_size": 64}
     summary = train(
         tmp_path,
         env=f"{__name__}:IdentityEnv",
         steps=1200 if learns else 200,
         model={**model, "hidden_sizes": [32]},
-        trainer={**trainer, "learning_rate": 2e-3 if learns else 0.0, **of_trainer},
-        rollout={"eval_interval": 100, "num_eval_episodes": 20, "fragment_length": 10},
+        trainer={**trainer, "learning_rate": 4e-3 if learns else 0.0, **of_trainer},
+        rollout={"eval_interval": 100, "num_eval_episodes": 20, "fragment_length": 20},
     )
     assert (summary["return_mean"] >= 90) == learns
 
@@ -406,7 +407,7 @@ def test_dqn_balances_the_pole(tmp_path, learns):
     summary = train(
         tmp_path,
         env="gym/CartPole-v1",
-        steps=20_000 if learns else 2000,
+        steps=20_000 if learns else 1000,
         trainer={"updates_per_step": 0.125} if learns else {"updates_per_step": 0.125, "learning_rate": 0.0},
         rollout={"eval_interval": 100},
     )

@@ -1,8 +1,13 @@
 """The command line: what it accepts, and what it says to what it does not."""
 
+import importlib.metadata
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
+from malib_lite import registry
+from malib_lite.config import ConfigError
 from malib_lite.train import TrainConfig, _merge, _parse, build, main, make_scenario
 
 CARTPOLE = ["marl", "--env", "gym/CartPole-v1"]
@@ -37,7 +42,9 @@ KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
         ([*CARTPOLE, "--trainer.discount"], ["needs a value"]),
         ([*CARTPOLE, "--config", "/nowhere.yaml"], ["/nowhere.yaml"]),
         ([*CARTPOLE, "--logdir", "/proc/nowhere"], ["/proc/nowhere", "cannot be written"]),
-        (["marl", "--env", "gym/Pendulum-v1", "--algorithm", "dqn"], ["dqn", "Discrete", "ppo"]),
+        (["marl", "--env", "gym/Pendulum-v1", "--algorithm", "dqn"], ["dqn", "Discrete", "fit: a2c, ddpg, maddpg"]),
+        ([*CARTPOLE, "--algorithm", "sac"], ["sac", "Box", "fit: a2c, coma, discrete_sac, dqn, maddpg"]),
+        (["psro", "--env", "gym/Pendulum-v1"], ["dqn", "Discrete", "fit: a2c, ddpg, maddpg"]),
         (["psro", "--env", "gym/CartPole-v1"], ["two players", "marl"]),
         ([*KUHN, "--psro.meta_solver", "nahs"], ["nahs", "'nash'"]),
         (["psro", "--env", "open_spiel/kuhn_poker(players=3)"], ["3 players", "prd"]),
@@ -54,6 +61,18 @@ def test_wrong_input_is_explained_before_anything_starts(arguments, words, capsy
     assert error.startswith("error: ") and "Traceback" not in error
     for word in words:
         assert word in error
+
+
+@pytest.mark.parametrize(("name", "words"), [("lbf", "pip install 'malib_lite[lbf]'"), ("sc2", "No module")])
+def test_what_is_missing_is_said_with_the_extra_that_brings_it(name, words, monkeypatch):
+    def load():
+        raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
+
+    point = SimpleNamespace(name=name, load=load, dist=importlib.metadata.distribution("malib_lite"))
+    monkeypatch.setattr(registry, "names", lambda group: {name: point})
+    with pytest.raises(ConfigError) as error:
+        registry.load(registry.ENVIRONMENTS, name, "environment family")
+    assert words in str(error.value) and ("pip" in words) == ("pip" in str(error.value))
 
 
 def settings(*arguments):

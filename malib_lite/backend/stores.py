@@ -61,6 +61,7 @@ class ReplayStore:
         self._arrays: dict[str, np.ndarray] = {}  # (capacity, ...) each, made when the first transitions come
         self._next = 0  # where the next transition goes
         self._size = 0
+        self._num_added = 0  # transitions so far
         self._updates_due = 0.0
 
     def __len__(self) -> int:
@@ -77,11 +78,12 @@ class ReplayStore:
             self._arrays[name][rows] = column[count - kept :]
         self._next = int((self._next + kept) % capacity)
         self._size = min(self._size + kept, capacity)
+        self._num_added += trajectories.num_decisions
         self._updates_due += trajectories.num_decisions * self._spec.updates_per_step
         self._overwritten(rows)
 
     def batches(self) -> Iterator[Any]:
-        if self._num_transitions < self._spec.learning_starts:
+        if self._num_added < self._spec.learning_starts:
             self._updates_due = 0.0  # what came before the start is not caught up later
             return
         while self._updates_due >= 1.0:
@@ -96,11 +98,6 @@ class ReplayStore:
     def _capacity(self) -> int:
         """How many rows the arrays have."""
         return self._spec.capacity
-
-    @property
-    def _num_transitions(self) -> int:
-        """How many there are in the store."""
-        return self._size
 
     def _columns(self, trajectories: AnyTrajectories) -> dict[str, np.ndarray]:
         """What to keep of a fragment, as arrays with one row for each thing that can be drawn."""
@@ -127,6 +124,7 @@ class ReplayStore:
         return {
             "arrays": {name: array[: self._size].copy() for name, array in self._arrays.items()},
             "next": self._next,
+            "num_added": self._num_added,
             "updates_due": self._updates_due,
             "generator": self._generator.bit_generator.state,
         }
@@ -138,6 +136,7 @@ class ReplayStore:
             self._arrays[name][: len(array)] = array
             self._size = len(array)
         self._next = state["next"]
+        self._num_added = state["num_added"]
         self._updates_due = state["updates_due"]
         self._generator.bit_generator.state = state["generator"]
 
@@ -153,10 +152,6 @@ class SequenceReplayStore(ReplayStore):
     @property
     def _capacity(self) -> int:
         return max(1, self._spec.capacity // self._spec.sequence_length)
-
-    @property
-    def _num_transitions(self) -> int:
-        return int(self._arrays["valid"][: self._size].sum()) if self._size else 0
 
     def _draw(self) -> np.ndarray:
         return self._generator.integers(self._size, size=max(1, self._spec.batch_size // self._spec.sequence_length))

@@ -202,15 +202,14 @@ def pieces_of(batch: Any, length: int, rows: Sequence[str], rows_and_one: Sequen
     written[:-1] |= batch.valid
     written[1:] |= batch.valid
 
-    def recorded(array: np.ndarray) -> np.ndarray:
-        here = written[: len(array)].reshape(len(array), -1, *(1,) * (array.ndim - 2))
-        return np.where(here, array, np.zeros((), array.dtype))
+    def recorded(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return np.where(rows.reshape(*rows.shape, *(1,) * (array.ndim - 2)), array, np.zeros((), array.dtype))
 
     def pieces(array: np.ndarray) -> np.ndarray:
-        return cut(recorded(array), length)[:, kept]
+        return cut(recorded(array, batch.valid), length)[:, kept]
 
     def pieces_and_next(array: np.ndarray | None) -> np.ndarray | None:
-        return None if array is None else cut_and_next(recorded(array), length)[:, kept]
+        return None if array is None else cut_and_next(recorded(array, written), length)[:, kept]
 
     return {
         **{name: pieces(getattr(batch, name)) for name in rows},

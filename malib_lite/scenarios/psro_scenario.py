@@ -86,7 +86,7 @@ class PSROScenario(Scenario):
 
     def execute(self, run: Run) -> dict[str, Any]:
         self._reset()
-        self._exact = self._make_exact()
+        self._exact = self._make_exact(run)
         run.expect("iterations", self.psro.max_iteration)
         self._admit(run, run.training.add_policies(self.total_steps))
         self._fill_in_payoffs(run)
@@ -183,8 +183,11 @@ class PSROScenario(Scenario):
         self.payoffs = PayoffManager(self.players)
         self._digests: dict[str, dict[str, str]] = {}  # of every pool member, by player and policy id
 
-    def _make_exact(self) -> ExactEvaluator | None:
-        """The game's exact evaluation, where it offers one and every player is one agent."""
+    def _make_exact(self, run: Run) -> ExactEvaluator | None:
+        """The game's exact evaluation, where it offers one, every player is one agent, and none of them remembers: what
+        those do is a function of all that they have seen."""
+        if any(strategy.gen_policy().memory_size for strategy in run.training.strategies.values()):
+            return None
         creator = self.env_description["creator"]
         if any(len(agents) > 1 for agents in self.groups.values()) or not hasattr(creator, "make_exact"):
             return None
