@@ -12,9 +12,10 @@ import torch
 from gymnasium import spaces
 
 from malib_lite.config import ConfigError, build
-from malib_lite.contracts.data import ReplaySpec, Trajectories, Transitions
+from malib_lite.contracts.data import MEMORY, ReplaySpec, Trajectories, Transitions
 from malib_lite.contracts.joint import JointTrajectories
 from malib_lite.contracts.trainer import TeamShape
+from malib_lite.models.recurrent import MemoryConfig
 from malib_lite.registry import check_spaces
 
 MODULES = {
@@ -22,6 +23,8 @@ MODULES = {
 }
 LEARNING = [name for name in MODULES if name != "random"]
 JOINT = [name for name in MODULES if MODULES[name].ALGORITHM.trainer.joint]
+# those that may remember are tried once more as "ppo+gru"
+MEMORIES = [f"{name}+gru" for name in LEARNING if issubclass(MODULES[name].ALGORITHM.policy.model_class, MemoryConfig)]
 TEAM = TeamShape(num_agents=3, state_size=5)  # whom joint trainers train
 
 GRID = spaces.Box(-1.0, 1.0, (2, 3), np.float32)
@@ -32,9 +35,13 @@ COMBINATIONS = spaces.MultiDiscrete([3, 2])
 FORCES = spaces.Box(np.float32([-1, -3]), np.float32([1, 1]))
 
 
+def plain(name):
+    return name.removesuffix("+gru")
+
+
 def fits(name, observation_space, action_space):
     try:
-        MODULES[name].ALGORITHM.policy.check_spaces(observation_space, action_space)
+        MODULES[plain(name)].ALGORITHM.policy.check_spaces(observation_space, action_space)
     except ConfigError:
         return False
     return True
@@ -46,7 +53,7 @@ def actions_of(name):
 
 
 def cases(names, images=False):
-    """Every kind of observation with every kind of action; images, which take longer, with one."""
+    """Every kind of observation with every kind of action; images, which take longer, and memories with one."""
     pairs = [(seen, done) for seen in (GRID, CARDS) for done in (MOVES, COMBINATIONS, FORCES)]
     return [
         pytest.param(
@@ -54,7 +61,7 @@ def cases(names, images=False):
         )
         for name in names
         for observation_space, action_space in pairs + [(IMAGE, actions_of(name))] * images
-        if fits(name, observation_space, action_space)
+        if fits(name, observation_space, action_space) and (name in MODULES or action_space is actions_of(name))
     ]
 
 
@@ -67,20 +74,29 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(MODULES))
-images_as_well = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(MODULES, images=True))
-learners_everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(LEARNING))
-learners_from_images_as_well = pytest.mark.parametrize(
-    ("name", "observation_space", "action_space"), cases(LEARNING, images=True)
+everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases([*MODULES, *MEMORIES]))
+images_as_well = pytest.mark.parametrize(
+    ("name", "observation_space", "action_space"), cases([*MODULES, *MEMORIES], images=True)
 )
-teams_everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases(JOINT))
+learners_everywhere = pytest.mark.parametrize(
+    ("name", "observation_space", "action_space"), cases([*LEARNING, *MEMORIES])
+)
+learners_from_images_as_well = pytest.mark.parametrize(
+    ("name", "observation_space", "action_space"), cases([*LEARNING, *MEMORIES], images=True)
+)
+teams_everywhere = pytest.mark.parametrize(
+    ("name", "observation_space", "action_space"),
+    cases([name for name in [*MODULES, *MEMORIES] if plain(name) in JOINT]),
+)
 
 
 def make(name, observation_space, action_space, training=None, model=None, seed=0, horizon=1000):
-    algorithm = MODULES[name].ALGORITHM
+    algorithm = MODULES[plain(name)].ALGORITHM
+    model = {**(model or {}), **({"memory": "gru", "memory_size": 6} if name in MEMORIES else {})}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        policy = algorithm.policy(observation_space, action_space, model or {}, {"team": TEAM} if name in JOINT else {})
+        custom_config = {"team": TEAM} if plain(name) in JOINT else {}
+        policy = algorithm.policy(observation_space, action_space, model, custom_config)
     policy.seed(seed)
     return policy, algorithm.trainer(training or {}, policy, seed=seed, horizon=horizon)
 
@@ -134,8 +150,15 @@ def play(policy, rows=24, streams=4, seed=0):
         episode=np.zeros((rows, streams), np.int64),
         policy_version=np.zeros((rows, streams), np.int64),
         action_mask=mask,
-        extras={name: np.stack([o.extras[name].numpy() for o in outputs]) for name in policy.extra_fields},
+        extras={name: np.stack([o.extras[name].numpy() for o in outputs]) for name in policy.extra_fields}
+        | remembered(policy, (rows, streams), rng),
     )
+
+
+def remembered(policy, shape, rng):
+    """Something that was remembered, recorded before each decision."""
+    size = policy.memory_size
+    return {MEMORY: rng.normal(size=(*shape, size)).astype(np.float32)} if size else {}
 
 
 def play_together(policy, rows, streams, rng):
@@ -171,13 +194,18 @@ def play_together(policy, rows, streams, rng):
         policy_version=np.zeros((rows, streams), np.int64),
         action_mask=mask,
         state=rng.normal(size=(*shape[:2], TEAM.state_size)).astype(np.float32),
-        extras={name: together([o.extras[name] for o in outputs]) for name in policy.extra_fields},
+        extras={name: together([o.extras[name] for o in outputs]) for name in policy.extra_fields}
+        | remembered(policy, (rows, *shape[1:]), rng),
     )
 
 
 def batch_for(trainer, trajectories):
     spec = trainer.data_spec()
-    return trajectories.transitions(1, spec.discount) if isinstance(spec, ReplaySpec) else trajectories
+    if not isinstance(spec, ReplaySpec):
+        return trajectories
+    if spec.sequence_length:
+        return trajectories.sequences(spec.sequence_length)
+    return trajectories.transitions(1, spec.discount)
 
 
 def same(left, right):
@@ -196,12 +224,16 @@ def test_actions_have_their_shapes(name, observation_space, action_space):
             observation = tensor(observe(observation_space, (size,), rng))
             mask = tensor(masks(action_space, (size,), rng))
             with torch.inference_mode():
-                output = policy.compute_action(observation, mask, evaluate, "hidden")
+                hidden = torch.zeros(size, policy.memory_size) if policy.memory_size else "hidden"
+                output = policy.compute_action(observation, mask, evaluate, hidden)
             continuous = isinstance(action_space, spaces.Box)
             assert output.action.dtype == (torch.float32 if continuous else torch.int64)
             assert output.action.shape == (size, *action_space.shape)
             assert output.log_prob is None or (output.log_prob.shape, output.log_prob.dtype) == ((size,), torch.float32)
-            assert output.hidden_state == "hidden"
+            if policy.memory_size:
+                assert output.hidden_state.shape == hidden.shape and output.hidden_state.dtype == torch.float32
+            else:
+                assert output.hidden_state == "hidden"
             extras = {key: (tuple(e.shape[1:]), e.numpy().dtype) for key, e in output.extras.items()}
             assert extras == {key: (field.shape, field.dtype) for key, field in policy.extra_fields.items()}
 
@@ -345,7 +377,7 @@ def test_numbers_that_are_not_finite_stop_training(name, observation_space, acti
     trajectories = play(policy)
     trajectories.reward[3, 0] = bad
     before = policy.export_state()
-    with pytest.raises(FloatingPointError, match=name), np.errstate(invalid="ignore"):
+    with pytest.raises(FloatingPointError, match=plain(name)), np.errstate(invalid="ignore"):
         trainer.train(batch_for(trainer, trajectories))
     assert same(policy.export_state(), before)
 
@@ -375,8 +407,8 @@ def test_agents_that_do_not_act_count_nowhere(name, observation_space, action_sp
     absent = ~clean.acting
     dirty.observation[absent] = np.nan if observation_space is GRID else 99
     dirty.action[absent[:-1]] = np.nan if isinstance(action_space, spaces.Box) else 99
-    for extra in dirty.extras.values():
-        extra[absent[:-1]] = np.nan
+    for field, extra in dirty.extras.items():
+        extra[absent[:-1]] = extra[absent[:-1]] if field == MEMORY else np.nan  # they remember all the same
     if dirty.action_mask is not None:
         dirty.action_mask[absent] = False
     trainer.train(batch_for(trainer, clean))
