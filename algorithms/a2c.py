@@ -6,11 +6,12 @@ Papers:
     (https://arxiv.org/abs/1506.02438).
 
 Deviations:
-    Actor and critic share no layers. Mnih et al. sum the rewards up to the end of a fragment and add the value found
-    there, which is ``gae_lambda`` = 1; ``n_step`` bounds the sum. RMSProp's epsilon stands outside the root. Adam is
-    offered, too. The gradient's norm is clipped and the learning rate falls linearly. Optionally observations and
-    rewards are normalised by running statistics, which move when a round arrives, and the noise of continuous actions
-    is a function of the observation (gSDE, Raffin et al. 2021, https://arxiv.org/abs/2005.05719).
+    Actor and critic share no layers but a memory, where the policy has one. Mnih et al. sum the rewards up to the end
+    of a fragment and add the value found there, which is ``gae_lambda`` = 1; ``n_step`` bounds the sum. RMSProp's
+    epsilon stands outside the root. Adam is offered, too. The gradient's norm is clipped and the learning rate falls
+    linearly. Optionally observations and rewards are normalised by running statistics, which move when a round arrives,
+    and the noise of continuous actions is a function of the observation (gSDE, Raffin et al. 2021,
+    https://arxiv.org/abs/2005.05719).
     Values are computed when a round arrives, not recorded while playing: the final observations of truncated episodes
     are valued like all others.
 

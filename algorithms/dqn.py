@@ -16,11 +16,14 @@ Deviations:
     A target network that follows softly (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971) by default.
     Evaluation plays an average of the network over its last thousand or so updates (Polyak averaging): a single
     network's greedy policy comes and goes.
-    Rewards of up to n decisions are summed before the next value is looked up (Sutton 1988), uncorrected for the
-    policy having changed since: values spread faster and overestimate less. A fragment's end cuts them shorter.
+    Rewards of up to n decisions are summed before the next value is looked up (Sutton 1988), uncorrected for the policy
+    having changed since: values spread faster and overestimate less. A fragment's end cuts them shorter.
     The learning rate falls linearly, or the last policy of a run depends on which way the values last swung.
     Dueling streams pass their whole gradient on to the layers that they share; the paper scales it by 1/sqrt(2).
-    Importance weights are scaled by the largest of their batch. Noisy networks play without noise in evaluation.
+    A memory, where the network has one, reads sequences (``sequence_length``) that begin with what was remembered when
+    they were played (the stored state of Kapturowski et al. 2019, https://openreview.net/forum?id=r1lyTjAqYX), without
+    burn-in. Importance weights are scaled by the largest of their batch. Noisy networks play without noise in
+    evaluation.
 
 Expected:
     Q* of a small decision process to 1e-2 (tests/test_algorithms.py); what it reaches on CartPole-v1 is in the README.

@@ -7,7 +7,8 @@ Papers:
     Advantages: Schulman et al. 2016 (https://arxiv.org/abs/1506.02438).
 
 Deviations:
-    Networks are feed-forward, and all agents share one actor; by default they see which of them they are.
+    All agents share one actor; by default they see which of them they are. It is feed-forward, or has a memory; the
+    critic, which is shown the state, has none.
     The team's reward is the mean of its agents' own, which is the reward itself where it is shared.
     By default there is one value for the whole team, of the state alone. ``model.agent_values`` gives every agent one,
     of the state and what it sees; ``own_rewards`` then makes it that of the agent's own reward.

@@ -6,8 +6,10 @@ Papers:
     (https://arxiv.org/abs/1506.02438).
 
 Deviations:
-    Actor and critic share no layers. Advantages are normalised over the round. The gradient's norm is clipped and the
-    learning rate falls linearly. Optionally a round ends early once the policy has moved ``target_kl`` away.
+    Actor and critic share no layers but a memory, where the policy has one. Its sequences (``sequence_length``) begin
+    with what was remembered when they were played, also once the network has moved on. Advantages are normalised over
+    the round. The gradient's norm is clipped and the learning rate falls linearly. Optionally a round ends early once
+    the policy has moved ``target_kl`` away.
     Further options of usual implementations, all off: the value loss may be clipped likewise, the clips shrink towards
     the end, observations and rewards be normalised by running statistics (Engstrom et al. 2020, Implementation matters
     in deep policy gradients, https://arxiv.org/abs/2005.12729), and the noise of continuous actions be a function of

@@ -7,15 +7,16 @@ Papers:
     (https://arxiv.org/abs/1509.06461).
 
 Deviations:
-    Agents are feed-forward: they act on what they see now. The paper's are recurrent, for what they saw before. With
-    them, replay is of single steps, not of whole episodes.
+    Agents are feed-forward by default: they act on what they see now, and replay is of single steps. The paper's are
+    recurrent, for what they saw before (``model.memory``); replay is then of sequences that begin with what was
+    remembered when they were played, not of whole episodes.
     An agent does not see its last action among its observations; which agent it is, it does (``rollout.agent_ids``).
     Illegal actions take no part: not in acting, not in exploration, not in the target's argmax. Agents that do not act
     in a step (the dead, or others' turns) enter the mixture as zero.
     The mixing network ends with a mean over its hidden units, not with their sum (models/mixers.py says why).
     A team earns the mean of its agents' rewards, which is the reward itself where they share it.
-    Adam for RMSProp, a learning rate that falls linearly, a target network that follows softly by default
-    (``tau`` 1 with ``target_update_interval`` copies, as in the paper).
+    Adam for RMSProp, a learning rate that falls linearly, a target network that follows softly by default (``tau`` 1
+    with ``target_update_interval`` copies, as in the paper).
 
 Expected:
     dQ_tot/dQ_n >= 0 everywhere (tests/test_mixers.py). The paper's two-step game: 8, where VDN finds 7
