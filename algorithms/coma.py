@@ -36,7 +36,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.returns import gae, rows_to_value
 from malib_lite.algorithms.targets import check_discrete_spaces, follow
 from malib_lite.algorithms.team_q import team_shape
@@ -224,24 +224,15 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
         self.optimiser = make_adam(self.trained[: self.num_actor], c.learning_rate)
         self.critic_optimiser = make_adam(self.trained[self.num_actor :], c.critic_learning_rate)
         self.target_critic = copy.deepcopy(policy.critic).requires_grad_(False)
-        self._follow_schedules()
 
     def data_spec(self) -> OnPolicySpec:
         return OnPolicySpec()
 
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedules()
-
-    def _follow_schedules(self) -> None:
+    def follow_schedules(self) -> None:
+        super().follow_schedules()
         c = self.config
-        explored = (
-            min(1.0, self.progress() / c.exploration_fraction) if self.horizon and c.exploration_fraction else 1.0
-        )
+        explored = self.explored()
         self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
-        left = 1 - self.progress() * (1 - c.learning_rate_final)
-        set_learning_rate(self.optimiser, c.learning_rate * left)
-        set_learning_rate(self.critic_optimiser, c.critic_learning_rate * left)
 
     def minibatches(self, batch: JointTrajectories) -> Iterator[COMABatch]:
         c, valid = self.config, batch.valid
@@ -311,21 +302,6 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
         if self.num_updates % c.target_update_interval == 0:
             follow(self.target_critic, self.policy.critic, c.tau)
         return {"grad_norm": norm, "critic_grad_norm": critic_norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {
-            "optimiser": self.optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
-            "target_critic": self.target_critic.state_dict(),
-        }
-        return {**super().state_dict(), **copy.deepcopy(own)}  # copies: torch gives references
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self.critic_optimiser.load_state_dict(copy.deepcopy(state["critic_optimiser"]))
-        self.target_critic.load_state_dict(state["target_critic"])
-        self._follow_schedules()
 
 
 DEFAULT_CONFIG = {"training_config": defaults(COMAConfig), "model_config": defaults(NetConfig), "custom_config": {}}

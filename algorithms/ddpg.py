@@ -27,7 +27,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.targets import Bounds, QNet, check_box_spaces, check_replay, follow, td_target
 from malib_lite.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, defaults, option
 from malib_lite.contracts.data import ReplaySpec, Transitions
@@ -149,23 +149,16 @@ class DDPGTrainer(Trainer[Transitions, Transitions]):
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_actor = copy.deepcopy(self.policy.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)
-        self._follow_schedules()
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
         return ReplaySpec(c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount)
 
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedules()
-
-    def _follow_schedules(self) -> None:
+    def follow_schedules(self) -> None:
+        super().follow_schedules()
         c = self.config
-        explored = (
-            min(1.0, self.progress() / c.exploration_fraction) if self.horizon and c.exploration_fraction else 1.0
-        )
+        explored = self.explored()
         self.policy.noise.fill_(c.noise_initial + explored * (c.noise_final - c.noise_initial))
-        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
     def minibatches(self, batch: Transitions) -> Iterator[Transitions]:
         return iter((batch,))
@@ -200,21 +193,6 @@ class DDPGTrainer(Trainer[Transitions, Transitions]):
         follow(self.target_actor, self.policy.actor, self.config.tau)
         follow(self.target_critic, self.policy.critic, self.config.tau)
         return {"grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {
-            "optimiser": self.optimiser.state_dict(),
-            "target_actor": self.target_actor.state_dict(),
-            "target_critic": self.target_critic.state_dict(),
-        }
-        return {**super().state_dict(), **copy.deepcopy(own)}  # copies: torch gives references
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self.target_actor.load_state_dict(state["target_actor"])
-        self.target_critic.load_state_dict(state["target_critic"])
-        self._follow_schedules()
 
 
 DEFAULT_CONFIG = {"training_config": defaults(DDPGConfig), "model_config": defaults(DDPGNetConfig), "custom_config": {}}

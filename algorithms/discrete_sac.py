@@ -28,7 +28,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, td_target
 from malib_lite.config import (
     Fraction,
@@ -170,19 +170,10 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, c.learning_rate)
         self.target_critics = copy.deepcopy(policy.critics).requires_grad_(False)
-        self._follow_schedule()
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
         return ReplaySpec(c.capacity, c.batch_size, c.learning_starts, c.updates_per_step, c.n_step, c.discount)
-
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedule()
-
-    def _follow_schedule(self) -> None:
-        c = self.config
-        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
     def minibatches(self, batch: Transitions) -> Iterator[Transitions]:
         return iter((batch,))
@@ -227,16 +218,6 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
         self.num_updates += 1
         follow(self.target_critics, self.policy.critics, self.config.tau)
         return {"grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {"optimiser": self.optimiser.state_dict(), "target_critics": self.target_critics.state_dict()}
-        return {**super().state_dict(), **copy.deepcopy(own)}  # copies: torch gives references
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self.target_critics.load_state_dict(state["target_critics"])
-        self._follow_schedule()
 
 
 def _tensor(array: Any) -> torch.Tensor | None:

@@ -39,7 +39,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.sequences import Replayed, outputs, replayed
 from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, greedy_actions
 from malib_lite.config import (
@@ -283,7 +283,6 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
-        self._follow_schedules()
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
@@ -292,20 +291,14 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
             sequence_length=c.sequence_length if self.policy.memory_size else 0,
         )  # fmt: skip
 
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedules()
-
-    def _follow_schedules(self) -> None:
+    def follow_schedules(self) -> None:
+        super().follow_schedules()
         c = self.config
-        explored = (
-            min(1.0, self.progress() / c.exploration_fraction) if self.horizon and c.exploration_fraction else 1.0
-        )
+        explored = self.explored()
         if not self.policy.noisy:
             self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
         corrected = self.progress() if self.horizon else 1.0
         self.beta = c.importance_initial + corrected * (c.importance_final - c.importance_initial)
-        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
     def minibatches(self, batch: Transitions | Trajectories) -> Iterator[Minibatch]:
         yield replayed(batch, self.config.n_step, self.config.discount)
@@ -351,16 +344,6 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         # a plain mean at first, so that little is left of the beginning
         follow(self.policy.mean_net, self.policy.q_net, max(self.config.averaging, 10 / (10 + self.num_updates)))
         return {"grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {"optimiser": self.optimiser.state_dict(), "target_net": self.target_net.state_dict()}
-        return {**super().state_dict(), **copy.deepcopy(own)}  # copies: torch gives references
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self.target_net.load_state_dict(state["target_net"])
-        self._follow_schedules()
 
 
 DEFAULT_CONFIG = {"training_config": defaults(DQNConfig), "model_config": defaults(QNetConfig), "custom_config": {}}

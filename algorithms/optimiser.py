@@ -13,12 +13,6 @@ def make_adam(parameters: Sequence[torch.nn.Parameter], learning_rate: float) ->
     return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
-    """The rate of the next steps."""
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate
-
-
 def finite(loss: torch.Tensor, name: str) -> float:
     """The value of a scalar ``loss``; FloatingPointError where it is not a number, before it spoils parameters."""
     value = loss.item()

@@ -17,7 +17,6 @@ Expected:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.returns import returns_to_go
 from malib_lite.config import (
     Fraction,
@@ -130,14 +129,6 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
     def data_spec(self) -> OnPolicySpec:
         return OnPolicySpec()
 
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedule()
-
-    def _follow_schedule(self) -> None:
-        c = self.config
-        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
-
     def minibatches(self, batch: Trajectories) -> Iterator[PGBatch]:
         valid = batch.valid
         if not valid.any():
@@ -167,14 +158,6 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
         norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm, "pg")
         self.num_updates += 1
         return {"grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "optimiser": copy.deepcopy(self.optimiser.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self._follow_schedule()
 
 
 DEFAULT_CONFIG = {"training_config": defaults(PGConfig), "model_config": defaults(NetConfig), "custom_config": {}}

@@ -36,7 +36,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value
 from malib_lite.algorithms.sequences import Seen, Sequences, whole_round
 from malib_lite.config import (
@@ -229,14 +229,6 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     def data_spec(self) -> OnPolicySpec:
         return OnPolicySpec()
 
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedule()
-
-    def _follow_schedule(self) -> None:
-        c = self.config
-        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
-
     def minibatches(self, batch: Trajectories) -> Iterator[PPOBatch]:
         c = self.config
         if not batch.valid.any():
@@ -318,14 +310,11 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         return {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        optimiser = copy.deepcopy(self.optimiser.state_dict())
-        return {**super().state_dict(), "optimiser": optimiser, "carried": copy.deepcopy(self.carried)}
+        return {**super().state_dict(), "carried": copy.deepcopy(self.carried)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self.carried = copy.deepcopy(state["carried"])
-        self._follow_schedule()
 
 
 DEFAULT_CONFIG = {

@@ -28,9 +28,7 @@ class Seen(NamedTuple):
     memory: torch.Tensor  # (B, H) float32, before the first row; H is 0 where the policy remembers nothing
     begins: torch.Tensor  # (L, B) bool, where an episode begins that the row before is not part of
     valid: torch.Tensor  # (L, B) bool, the rows that are decisions
-    acting: torch.Tensor | None = (
-        None  # (L, B, N) bool, of a team: who sees something; True where not valid
-    )
+    acting: torch.Tensor | None = None  # (L, B, N) bool, of a team: who sees something; True where not valid
 
 
 class Sequences:

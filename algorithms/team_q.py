@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, set_learning_rate, step
+from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.sequences import Replayed, replayed_jointly, whole_joint_round
 from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, greedy_actions, td_target
 from malib_lite.config import ConfigError, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, option
@@ -230,7 +230,6 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_q_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
         self.target_mixer = copy.deepcopy(self.policy.mixer).requires_grad_(False)
-        self._follow_schedules()
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
@@ -239,17 +238,11 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
             sequence_length=c.sequence_length if self.policy.memory_size else 0,
         )  # fmt: skip
 
-    def advance(self, num_steps: int) -> None:
-        super().advance(num_steps)
-        self._follow_schedules()
-
-    def _follow_schedules(self) -> None:
+    def follow_schedules(self) -> None:
+        super().follow_schedules()
         c = self.config
-        explored = (
-            min(1.0, self.progress() / c.exploration_fraction) if self.horizon and c.exploration_fraction else 1.0
-        )
+        explored = self.explored()
         self.policy.epsilon.fill_(c.epsilon_initial + explored * (c.epsilon_final - c.epsilon_initial))
-        set_learning_rate(self.optimiser, c.learning_rate * (1 - self.progress() * (1 - c.learning_rate_final)))
 
     def minibatches(self, batch: JointTransitions | JointTrajectories) -> Iterator[Minibatch]:
         yield replayed_jointly(batch, self.config.n_step, self.config.discount)
@@ -286,18 +279,3 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
             follow(self.target_q_net, self.policy.q_net, c.tau)
             follow(self.target_mixer, self.policy.mixer, c.tau)
         return {"grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {
-            "optimiser": self.optimiser.state_dict(),
-            "target_q_net": self.target_q_net.state_dict(),
-            "target_mixer": self.target_mixer.state_dict(),
-        }
-        return {**super().state_dict(), **copy.deepcopy(own)}  # copies: torch gives references
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self.target_q_net.load_state_dict(state["target_q_net"])
-        self.target_mixer.load_state_dict(state["target_mixer"])
-        self._follow_schedules()

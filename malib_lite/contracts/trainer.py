@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -62,10 +63,11 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         self.num_steps = 0  # environment steps so far
         self.num_updates = 0  # calls of apply_gradients
         self.setup()
+        self.follow_schedules()
 
     @abstractmethod
     def setup(self) -> None:
-        """Build optimisers and target networks."""
+        """Build optimisers and target networks. As attributes they are saved and restored with the trainer."""
 
     @abstractmethod
     def data_spec(self) -> ReplaySpec | OnPolicySpec:
@@ -87,9 +89,24 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         """What is trained."""
         return [p for p in self.policy.parameters() if p.requires_grad]
 
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """All that gradients depend on, by attribute: the policy, and target networks."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.nn.Module)}
+
     def advance(self, num_steps: int) -> None:
         """Note ``num_steps`` further environment steps, for schedules."""
         self.num_steps += num_steps
+        self.follow_schedules()
+
+    def follow_schedules(self) -> None:
+        """Learning rates fall linearly over the horizon, to the config's ``learning_rate_final`` share of them.
+
+        Subclasses add what else depends on :meth:`progress`.
+        """
+        left = 1 - self.progress() * (1 - getattr(self.config, "learning_rate_final", 1.0))
+        for optimiser in self._optimisers().values():
+            for group in optimiser.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * left
 
     def train(self, batch: BatchT) -> Metrics:
         """Learn from one batch; returns the mean of each metric over its minibatches."""
@@ -107,12 +124,21 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         """Share of the horizon that is behind, in [0, 1]; 0 where there is no horizon."""
         return min(1.0, self.num_steps / self.horizon) if self.horizon else 0.0
 
+    def explored(self) -> float:
+        """Share of the config's ``exploration_fraction`` of the horizon that is behind, in [0, 1]; 1 without either."""
+        fraction = self.config.exploration_fraction
+        return min(1.0, self.progress() / fraction) if self.horizon and fraction else 1.0
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the policy that an exact continuation needs; subclasses add their optimisers."""
+        """Everything but the policy that an exact continuation needs: optimisers, target networks, the random stream.
+
+        Copies, where torch gives references.
+        """
         return {
             "num_steps": self.num_steps,
             "num_updates": self.num_updates,
             "generator": self.generator.get_state(),
+            **{name: copy.deepcopy(part.state_dict()) for name, part in self._parts().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -120,6 +146,16 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         self.num_steps = state["num_steps"]
         self.num_updates = state["num_updates"]
         self.generator.set_state(state["generator"])
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(state[name]))
+        self.follow_schedules()
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.optim.Optimizer)}
+
+    def _parts(self) -> dict[str, Any]:
+        """What is saved beside the policy."""
+        return {name: part for name, part in {**self._optimisers(), **self.networks()}.items() if name != "policy"}
 
 
 class TeamShape(NamedTuple):
