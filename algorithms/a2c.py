@@ -87,6 +87,10 @@ class A2CBatch(NamedTuple):
     advantage: torch.Tensor  # (B,) float32
     value_target: torch.Tensor  # (B,) float32
 
+    @property
+    def num_samples(self) -> int:
+        return len(self.advantage)
+
 
 def policy_gradient_loss(log_prob_t: torch.Tensor, advantage_t: torch.Tensor) -> torch.Tensor:
     """-mean(log pi(a_t|s_t) A_t), section 4 of https://arxiv.org/abs/1602.01783; both (B,) float32."""

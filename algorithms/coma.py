@@ -91,6 +91,10 @@ class COMABatch(NamedTuple):
     action_mask: torch.Tensor | None  # (B, N, A) bool
     target: torch.Tensor  # (B,) float32, what the team's action turned out to be worth
 
+    @property
+    def num_samples(self) -> int:
+        return len(self.target)
+
 
 def counterfactual_advantage(q_t: torch.Tensor, probs_t: torch.Tensor, action_t: torch.Tensor) -> torch.Tensor:
     """Equation 4: Q(s, u) less its mean over what this agent could have done, the others doing what they did.

@@ -63,6 +63,10 @@ class PGBatch(NamedTuple):
     action_mask: torch.Tensor | None  # (B, A) bool
     weight: torch.Tensor  # (B,) float32: return-to-go less the baseline
 
+    @property
+    def num_samples(self) -> int:
+        return len(self.weight)
+
 
 def policy_gradient_loss(log_prob_t: torch.Tensor, weight_t: torch.Tensor) -> torch.Tensor:
     """-mean(log pi(a_t|s_t) * weight_t): its gradient is minus that of the expected return; both (B,) float32."""

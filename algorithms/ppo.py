@@ -95,6 +95,10 @@ class PPOBatch(NamedTuple):
     value: torch.Tensor  # (B,) float32, of the critic before the round's updates
     value_target: torch.Tensor  # (B,) float32
 
+    @property
+    def num_samples(self) -> int:
+        return len(self.advantage)
+
 
 def clipped_surrogate_loss(
     log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor, advantage_t: torch.Tensor, clip_ratio: float

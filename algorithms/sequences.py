@@ -17,7 +17,7 @@ from malib_lite.contracts.data import MEMORY, Trajectories, Transitions, cut
 from malib_lite.contracts.joint import JointTrajectories, JointTransitions
 from malib_lite.models.recurrent import MemoryNet
 
-TransitionsT = TypeVar("TransitionsT")
+TransitionsT = TypeVar("TransitionsT", Transitions, JointTransitions)
 TrajectoriesT = TypeVar("TrajectoriesT")
 
 
@@ -100,6 +100,10 @@ class Replayed(Generic[TransitionsT, TrajectoriesT]):
 
     transitions: TransitionsT
     sequences: TrajectoriesT | None
+
+    @property
+    def num_samples(self) -> int:
+        return self.transitions.num_samples
 
 
 def replayed(batch: Transitions | Trajectories, n_step: int, discount: float) -> Replayed[Transitions, Trajectories]:

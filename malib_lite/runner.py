@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 
-from malib_lite.agent.agent_interface import AgentSpec
+from malib_lite.agent.agent_spec import AgentSpec
+from malib_lite.agent.gradient_worker import GradientWorker, GradientWorkerSpec
+from malib_lite.agent.gradients import PERMIT_LAYOUT, WorkerLink, record_layout
 from malib_lite.agent.manager import TrainingManager
 from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.parameter_server import ParameterClient
@@ -87,16 +90,22 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         stack.enter_context(_one_torch_thread())
         metrics = MetricsWriter(folder.path)
         stack.callback(metrics.close)
+        links = _links(scenario)
         num_bytes = sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
+        num_bytes += sum(ring.num_bytes for of_learner in links.values() for link in of_learner for ring in link)
         shared = None if serial else stack.enter_context(SharedFolder(num_bytes))
         rings = [{rid: ring.create(shared) for rid, ring in of_worker.items()} for of_worker in rings]
+        links = {
+            rid: [WorkerLink(*(ring.create(shared) for ring in link)) for link in of_learner]
+            for rid, of_learner in links.items()
+        }
         addresses: dict[str, Any] = {
             rid: LocalAddress()
             if shared is None
             else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"))
             for n, rid in enumerate(scenario.groups)
         }
-        specs = _actors(scenario, folder, rings, addresses)
+        specs = _actors(scenario, folder, rings, links, addresses)
         runtime: Runtime
         if shared is None:
             runtime = SerialRuntime(len(specs))
@@ -111,8 +120,9 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         runtime.start(specs)
         client = ParameterClient({rid: address.connect() for rid, address in addresses.items()})
         stack.callback(client.close)
-        training = TrainingManager(runtime, scenario.groups, scenario.policies, client)
-        workers = RolloutWorkerManager(runtime, rollout.num_workers, rollout.num_eval_threads)
+        num_gradient_workers = len(next(iter(links.values())))
+        training = TrainingManager(runtime, scenario.groups, scenario.policies, client, num_gradient_workers)
+        workers = RolloutWorkerManager(runtime, scenario.num_workers, rollout.num_eval_threads)
         run = Run(runtime, training, workers, folder, console, metrics)
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
         yield run
@@ -134,12 +144,31 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
         )
     return [
         {rid: RingSpec(f"ring-{worker}-{number}", layout) for number, (rid, layout) in enumerate(layouts.items())}
-        for worker in range(rollout.num_workers)
+        for worker in range(scenario.num_workers)
     ]
 
 
+def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
+    """What each learner and its gradient workers talk over, by runtime id; none has memory yet."""
+    links: dict[str, list[WorkerLink]] = {runtime_id: [] for runtime_id in scenario.groups}
+    if scenario.training.learners == 1:
+        return links
+    for index, (runtime_id, (trainer_class, settings)) in enumerate(scenario.trainers.items()):
+        layout = record_layout(trainer_class(settings, scenario.policies[runtime_id].make(0)))
+        for number in range(scenario.training.learners):
+            name = f"{index}-{number}"
+            links[runtime_id].append(
+                WorkerLink(RingSpec(f"permits-{name}", PERMIT_LAYOUT), RingSpec(f"records-{name}", layout))
+            )
+    return links
+
+
 def _actors(
-    scenario: Scenario, folder: RunFolder, rings: list[dict[str, RingSpec]], addresses: Mapping[str, Any]
+    scenario: Scenario,
+    folder: RunFolder,
+    rings: list[dict[str, RingSpec]],
+    links: Mapping[str, list[WorkerLink]],
+    addresses: Mapping[str, Any],
 ) -> list[ActorSpec]:
     """The run's actors. Workers first: serial mode resumes in this order, and there is nothing to learn before."""
     rollout = scenario.rollout
@@ -167,27 +196,39 @@ def _actors(
         )
         for worker, of_worker in enumerate(rings)
     ]
-    learners = [
-        ActorSpec(
-            TrainingManager.actor(runtime_id),
-            scenario.interfaces[runtime_id],
-            {
-                "spec": AgentSpec(
-                    runtime_id=runtime_id,
-                    governed_agents=agents,
-                    policy=scenario.policies[runtime_id],
-                    trainer_class=scenario.trainers[runtime_id][0],
-                    trainer_config=scenario.trainers[runtime_id][1],
-                    address=addresses[runtime_id],
-                    rings=[of_worker[runtime_id] for of_worker in rings],
-                    log_dir=folder.path / "logs",
-                    seed=scenario.seed,
-                )
-            },
+    learners, gradient_workers = [], []
+    for runtime_id, agents in scenario.groups.items():
+        of_learner, interface = links[runtime_id], scenario.interfaces[runtime_id]
+        spec = AgentSpec(
+            runtime_id=runtime_id,
+            governed_agents=agents,
+            policy=scenario.policies[runtime_id],
+            trainer_class=scenario.trainers[runtime_id][0],
+            trainer_config=scenario.trainers[runtime_id][1],
+            address=addresses[runtime_id],
+            rings=[of_worker[runtime_id] for of_worker in rings],
+            log_dir=folder.path / "logs",
+            seed=scenario.seed,
+            workers=of_learner,
         )
-        for runtime_id, agents in scenario.groups.items()
-    ]
-    return [*workers, *learners]
+        share = len(rings) // max(1, len(of_learner))  # rollout workers that each gradient worker is fed by
+        for number, link in enumerate(of_learner):
+            own = dataclasses.replace(spec, rings=spec.rings[number * share : (number + 1) * share])
+            gradient_workers.append(
+                ActorSpec(
+                    TrainingManager.worker(runtime_id, number),
+                    GradientWorker,
+                    {"spec": GradientWorkerSpec(own, interface, number, link)},
+                )
+            )
+        learners.append(
+            ActorSpec(
+                TrainingManager.actor(runtime_id),
+                interface,
+                {"spec": dataclasses.replace(spec, rings=()) if of_learner else spec},
+            )
+        )
+    return [*workers, *gradient_workers, *learners]
 
 
 @contextlib.contextmanager

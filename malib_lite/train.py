@@ -43,11 +43,15 @@ class TrainConfig:
     )
     seed: NonNegativeInt = option(0, "seed of everything random")
     workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
+    learners: PositiveInt | None = option(
+        None, "gradient workers of each learner, with rollout workers of their own"
+    )
     iterations: PositiveInt | None = option(None, "iterations of the outer loop (psro)")
     steps: PositiveInt | None = option(None, "environment steps of the training; in psro, of each best response")
     logdir: str | None = option(None, "run folder; None makes one in logs, named after scenario, environment and seed")
     env_config: dict[str, Any] = option({}, "keyword arguments of the environment")
     rollout: dict[str, Any] = option({}, "how experience is gathered")
+    training: dict[str, Any] = option({}, "how learners share their work")
     trainer: dict[str, Any] = option({}, "the algorithm's training")
     model: dict[str, Any] = option({}, "the algorithm's networks")
     stopping: dict[str, Any] = option({}, "when a training ends")
@@ -55,14 +59,17 @@ class TrainConfig:
 
 
 # Short flags and the fields that they stand for.
-_FLAGS = {"workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "psro.max_iteration"}
+_FLAGS = {
+    "workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "psro.max_iteration",
+    "learners": "training.learners",
+}  # fmt: skip
 _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "auto": None,
     "separate": lambda agent: agent,
     "shared": lambda agent: "team",
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
-_SECTIONS = ("env_config", "rollout", "trainer", "model", "stopping", "psro")
+_SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", "psro")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,7 +124,10 @@ def make_scenario(settings: TrainConfig) -> Any:
         log_dir=log_dir,
         algorithms={"default": (*algorithm, settings.model)},
         env_description=describe_environment(settings.env, settings.env_config),
-        training_config={"trainer_config": _with_flag(settings.trainer, "steps", settings.steps)},
+        training_config={
+            **_with_flag(settings.training, "learners", settings.learners),
+            "trainer_config": _with_flag(settings.trainer, "steps", settings.steps),
+        },
         rollout_config=_with_flag(settings.rollout, "workers", settings.workers),
         stopping_conditions=settings.stopping,
         agent_mapping_func=_MAPPINGS[settings.mapping],

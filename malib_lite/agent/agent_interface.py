@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import numpy as np
 
-from malib_lite.backend.parameter_server import ParameterServer
-from malib_lite.backend.ring import Ring, RingSpec, Slot
+from malib_lite.agent.agent_spec import AgentSpec
+from malib_lite.agent.gradients import (
+    SHARD_IS_HERE,
+    SHARD_IS_USED_UP,
+    STOP,
+    export_networks,
+    replica_of,
+    unflatten,
+    weighted_mean,
+)
+from malib_lite.agent.intake import Intake, kept_if_bad
+from malib_lite.agent.means import Means
+from malib_lite.backend.ring import Ring, Slot
 from malib_lite.backend.stores import Store, make_store
+from malib_lite.backend.sync import BSP
 from malib_lite.contracts.data import Trajectories
 from malib_lite.contracts.joint import JointTrajectories
 from malib_lite.contracts.policy import Policy
-from malib_lite.contracts.trainer import Metrics, Trainer
-from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.contracts.trainer import Trainer
 from malib_lite.runtime.actors import Task
 from malib_lite.runtime.board import Row
 from malib_lite.runtime.seeds import derive_int, generator
-
-
-class Address(Protocol):
-    """Where this runtime id's parameters are to be had."""
-
-    def serve(self) -> ParameterServer:
-        """Bind, in the process that owns the server."""
-
-
-@dataclass(frozen=True)
-class AgentSpec:
-    """What an agent interface is made from."""
-
-    runtime_id: str
-    governed_agents: Sequence[str]
-    policy: PolicySpec
-    trainer_class: type[Trainer[Any, Any]]
-    trainer_config: Any
-    address: Address
-    rings: Sequence[RingSpec]  # one per rollout worker, in the workers' order
-    log_dir: Path
-    seed: int
 
 
 class AgentInterface(ABC):
@@ -57,7 +44,9 @@ class AgentInterface(ABC):
         self._row = row
         self._spec = spec
         self._server = spec.address.serve()
-        self._rings: list[Ring] = [ring.open() for ring in spec.rings]
+        self._intake = Intake(spec.rings, self.multiagent_post_process)
+        self._permits: list[Ring] = [link.permits.open() for link in spec.workers]
+        self._records: list[Ring] = [link.records.open() for link in spec.workers]
         self._policies: dict[str, Policy] = {}  # those that may still learn
         self._trainers: dict[str, Trainer[Any, Any]] = {}
         self._stores: dict[str, Store] = {}
@@ -67,8 +56,9 @@ class AgentInterface(ABC):
         """The environment agents that this interface learns for."""
         return tuple(self._spec.governed_agents)
 
+    @classmethod
     @abstractmethod
-    def multiagent_post_process(self, slots: Sequence[Slot]) -> Sequence[Trajectories | JointTrajectories]:
+    def multiagent_post_process(cls, slots: Sequence[Slot]) -> Sequence[Trajectories | JointTrajectories]:
         """What the trainer's store takes in of a round's slots (one per worker, in the workers' order).
 
         The arrays may be views of the slots, which stay valid until the round has been learnt from.
@@ -95,6 +85,8 @@ class AgentInterface(ABC):
             trainer.data_spec(), generator(spec.seed, "store", spec.runtime_id, policy_id)
         )
         self._server.set_weights(policy_id, 0, policy.export_state())
+        if self._spec.workers:
+            self._server.set_weights(replica_of(policy_id), 0, export_networks(trainer))
         return None
         yield  # a task, though it never waits
 
@@ -108,25 +100,15 @@ class AgentInterface(ABC):
         Returns:
             The numbers of updates, environment steps and decisions, the mean of every metric, the version reached.
         """
-        trainer, store = self._trainers[policy_id], self._stores[policy_id]
-        means = _Means()
+        trainer, means = self._trainers[policy_id], Means()
         updates_before, steps_before, decisions = trainer.num_updates, trainer.num_steps, 0
         started, waited_s = time.monotonic(), 0.0
+        round_of = self._learn_round if not self._spec.workers else self._conduct_round
         for number in range(num_rounds):
-            began = time.monotonic()
-            slots = yield from self._receive(base_sequence + number)
-            waited_s += time.monotonic() - began
-            fragments = self.multiagent_post_process(slots)
-            for fragment in fragments:
-                store.add(fragment)
-            decisions += sum(fragment.num_decisions for fragment in fragments)
-            trainer.advance(sum(slot.meta["env_steps"] for slot in slots))
-            updates = trainer.num_updates
-            for batch in store.batches():
-                if max_updates is None or trainer.num_updates < max_updates:
-                    means.add(self._learn(trainer, batch))
-            for ring in self._rings:
-                ring.release()  # not earlier: on-policy batches are views of the slots
+            updates, began = trainer.num_updates, time.monotonic()
+            learnt = round_of(policy_id, base_sequence + number, max_updates, means)
+            of_round, waited = yield from learnt
+            decisions, waited_s = decisions + of_round, waited_s + waited - began
             self._publish(policy_id)
             self._row.add(step=1, updates=trainer.num_updates - updates)
         return {
@@ -144,6 +126,7 @@ class AgentInterface(ABC):
         """End a policy's learning: it becomes a pool member that never changes again. Returns its digest."""
         for kept in (self._policies, self._trainers, self._stores):
             kept.pop(policy_id, None)
+        self._server.forget(replica_of(policy_id))
         return self._server.freeze(policy_id).digest()
         yield  # a task, though it never waits
 
@@ -157,44 +140,85 @@ class AgentInterface(ABC):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _receive(self, sequence: int) -> Generator[None, None, list[Slot]]:
-        """One round's slots, in the workers' order: never that of arrival, or sums would depend on it."""
-        slots = []
-        for worker, ring in enumerate(self._rings):
-            while (slot := ring.try_read()) is None:
-                yield
-            if slot.meta["sequence"] != sequence:
-                raise RuntimeError(f"worker {worker} sent record {slot.meta['sequence']} where {sequence} was due")
-            slots.append(slot)
-        return slots
+    def _learn_round(
+        self, policy_id: str, sequence: int, max_updates: int | None, means: Means
+    ) -> Generator[None, None, tuple[int, float]]:
+        """Learn from a round; returns its decisions, and when (``time.monotonic``) all of it was there."""
+        trainer, store = self._trainers[policy_id], self._stores[policy_id]
+        decisions, env_steps = yield from self._intake.receive(sequence, store)
+        arrived = time.monotonic()
+        trainer.advance(env_steps)
+        for batch in store.batches():
+            if max_updates is None or trainer.num_updates < max_updates:
+                self._row.pulse()
+                with kept_if_bad(batch, self._spec.log_dir / f"bad_batch_{self._spec.runtime_id}.npz"):
+                    means.add(trainer.train(batch))
+        self._intake.release()
+        return decisions, arrived
 
-    def _learn(self, trainer: Trainer[Any, Any], batch: Any) -> Metrics:
-        """One batch. Where numbers break down the batch is kept for whoever looks into it."""
-        self._row.pulse()
-        try:
-            return trainer.train(batch)
-        except FloatingPointError as error:
-            path = self._spec.log_dir / f"bad_batch_{self._spec.runtime_id}.npz"
-            arrays: dict[str, Any] = {name: v for name, v in vars(batch).items() if isinstance(v, np.ndarray)}
-            np.savez(path, **arrays)
-            raise FloatingPointError(f"{error}; the batch is in {path}") from error
+    def _conduct_round(
+        self, policy_id: str, sequence: int, max_updates: int | None, means: Means
+    ) -> Generator[None, None, tuple[int, float]]:
+        """Have the gradient workers learn from a round, each from its shard, and apply what they find (BSP)."""
+        trainer, workers = self._trainers[policy_id], range(len(self._spec.workers))
+        shards = []
+        for records in self._records:
+            while (record := records.try_read()) is None:
+                yield
+            assert record.meta["sequence"] == SHARD_IS_HERE
+            shards.append((record.meta["rows"], record.meta["env_steps"]))
+            records.release()
+        arrived = time.monotonic()
+        trainer.advance(sum(env_steps for _, env_steps in shards))
+        version = self._publish_networks(policy_id)
+        sync = BSP(workers)
+        gradients: dict[tuple[int, int], tuple[np.ndarray, int]] = {}  # by worker and iteration, with their samples
+        permitted = dict.fromkeys(workers, -1)
+        while sync.clocks:
+            progress = False
+            for worker in list(sync.clocks):
+                stop = max_updates is not None and trainer.num_updates >= max_updates
+                if sync.begin(worker) is not None and permitted[worker] < sync.clocks[worker]:
+                    permitted[worker] = sync.clocks[worker]
+                    self._permit(worker, STOP if stop else sync.clocks[worker], version)
+                    progress = True
+            for worker, records in enumerate(self._records):
+                record = records.try_read()
+                if record is None:
+                    continue
+                progress, iteration = True, record.meta["sequence"]
+                if iteration == SHARD_IS_USED_UP:
+                    aggregates = sync.leave(worker)
+                else:
+                    gradients[worker, iteration] = record.arrays["gradient"].copy(), record.meta["rows"]
+                    aggregates = sync.submit(worker, iteration)
+                records.release()
+                for aggregate in aggregates:
+                    if not aggregate.contributions:
+                        continue
+                    rows, counts = zip(*(gradients.pop(key) for key in aggregate.contributions), strict=True)
+                    gradient = weighted_mean(rows, counts)
+                    means.add(trainer.apply_gradients(unflatten(gradient, trainer.parameters())))
+                    version = self._publish_networks(policy_id)
+            self._row.pulse()
+            if not progress:
+                yield
+        return sum(decisions for decisions, _ in shards), arrived
+
+    def _permit(self, worker: int, iteration: int, version: int) -> None:
+        """Let a gradient worker begin an iteration; it has used up the permit before, so there is room."""
+        slot = self._permits[worker].try_reserve()
+        assert slot is not None
+        slot.write_meta(sequence=iteration, rows=0, worker=worker, policy_version=version, env_steps=0)
+        self._permits[worker].commit()
+
+    def _publish_networks(self, policy_id: str) -> int:
+        """Publish all that gradients depend on; returns the version."""
+        name = replica_of(policy_id)
+        version = self._server.get_weights(name).version + 1
+        self._server.set_weights(name, version, export_networks(self._trainers[policy_id]))
+        return version
 
     def _publish(self, policy_id: str) -> None:
         version = self._server.get_weights(policy_id).version + 1
         self._server.set_weights(policy_id, version, self._policies[policy_id].export_state())
-
-
-class _Means:
-    """Running means of named metrics."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in self._sums.items()}

@@ -13,5 +13,6 @@ from malib_lite.rollout.recorder import as_trajectories
 class IndependentAgent(AgentInterface):
     """Learns from each agent's own trajectories, as if the others were part of the environment."""
 
-    def multiagent_post_process(self, slots: Sequence[Slot]) -> Sequence[Trajectories]:
+    @classmethod
+    def multiagent_post_process(cls, slots: Sequence[Slot]) -> Sequence[Trajectories]:
         return [as_trajectories(slot) for slot in slots]

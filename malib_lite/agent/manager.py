@@ -21,8 +21,15 @@ class TrainingManager:
         groups: Mapping[str, Sequence[str]],
         policies: Mapping[str, PolicySpec],
         client: ParameterClient,
+        num_gradient_workers: int = 0,
     ) -> None:
+        """
+        Args:
+            num_gradient_workers: K of every learner; 0 where they learn themselves.
+        """
         self._runtime = runtime
+        self._num_gradient_workers = num_gradient_workers
+        self._horizon = 0  # of the policies that learn
         self._client = client
         self.agent_groups = {runtime_id: tuple(agents) for runtime_id, agents in groups.items()}
         self.policy_specs = dict(policies)
@@ -47,8 +54,14 @@ class TrainingManager:
         """Name of a runtime id's actor."""
         return f"learner-{runtime_id}"
 
+    @staticmethod
+    def worker(runtime_id: str, number: int) -> str:
+        """Name of the actor of a learner's gradient worker."""
+        return f"gradients-{runtime_id}-{number}"
+
     def add_policies(self, horizon: int, parents: Mapping[str, str] | None = None) -> dict[str, str]:
         """Give every runtime id a new policy that can learn; returns their ids."""
+        self._horizon = horizon
         added = {runtime_id: f"policy-{spec.num_policy}" for runtime_id, spec in self.strategies.items()}
         self._runtime.run(
             {
@@ -66,18 +79,13 @@ class TrainingManager:
 
     def calls(self, learners: Mapping[str, str], num_rounds: int, max_updates: int | None = None) -> dict[str, Call]:
         """The calls by which each runtime id trains its policy for ``num_rounds`` rounds."""
-        return {
-            self.actor(runtime_id): Call(
-                "train",
-                {
-                    "policy_id": policy_id,
-                    "num_rounds": num_rounds,
-                    "base_sequence": self.rounds,
-                    "max_updates": max_updates,
-                },
-            )
-            for runtime_id, policy_id in learners.items()
-        }
+        calls = {}
+        for runtime_id, policy_id in learners.items():
+            rounds = {"policy_id": policy_id, "num_rounds": num_rounds, "base_sequence": self.rounds}
+            for number in range(self._num_gradient_workers):
+                calls[self.worker(runtime_id, number)] = Call("work", {**rounds, "horizon": self._horizon})
+            calls[self.actor(runtime_id)] = Call("train", {**rounds, "max_updates": max_updates})
+        return calls
 
     def advance(self, results: Mapping[str, Any], num_rounds: int) -> dict[str, dict[str, Any]]:
         """Note what the calls brought; returns each runtime id's report."""
@@ -85,6 +93,10 @@ class TrainingManager:
         reports = {runtime_id: results[self.actor(runtime_id)] for runtime_id in self.runtime_ids}
         for runtime_id, report in reports.items():
             self.versions[runtime_id] = report["version"]
+            shares = [results[self.worker(runtime_id, number)] for number in range(self._num_gradient_workers)]
+            for name in shares[0]["metrics"] if shares else ():
+                values = [share["metrics"][name] for share in shares if name in share["metrics"]]
+                report["metrics"][name] = sum(values) / len(values)
         return reports
 
     def freeze(self, policies: Mapping[str, str]) -> dict[str, str]:

@@ -13,5 +13,6 @@ from malib_lite.rollout.recorder import as_joint_trajectories
 class TeamAgent(AgentInterface):
     """Learns from a team's joint trajectories; its agents act each on its own observation, by one shared policy."""
 
-    def multiagent_post_process(self, slots: Sequence[Slot]) -> Sequence[JointTrajectories]:
+    @classmethod
+    def multiagent_post_process(cls, slots: Sequence[Slot]) -> Sequence[JointTrajectories]:
         return [as_joint_trajectories(slot) for slot in slots]

@@ -60,6 +60,10 @@ class ParameterServer:
         newest = self.tables[policy_id]
         return newest if newest.frozen else self.set_weights(policy_id, newest.version, newest.arrays, frozen=True)
 
+    def forget(self, policy_id: str) -> None:
+        """Drop what nobody will ask for any more."""
+        self.tables.pop(policy_id, None)
+
     def get_weights(self, policy_id: str) -> Snapshot:
         """The newest snapshot of a policy."""
         return self.tables[policy_id]

@@ -137,6 +137,11 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.reward)
 
+    @property
+    def num_samples(self) -> int:
+        """B, as of any minibatch."""
+        return len(self)
+
 
 class ReplaySpec(NamedTuple):
     """What an off-policy trainer wants of its store."""

@@ -131,6 +131,11 @@ class JointTransitions:
     def __len__(self) -> int:
         return len(self.terminated)
 
+    @property
+    def num_samples(self) -> int:
+        """B, as of any minibatch."""
+        return len(self)
+
 
 def _side_by_side(arrays: Sequence[np.ndarray], length: int, fill: int = 0) -> np.ndarray:
     pads = [[(0, length - len(array))] + [(0, 0)] * (array.ndim - 1) for array in arrays]

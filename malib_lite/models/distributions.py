@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
-from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import softplus
 
 from malib_lite.config import ConfigError, suggest
@@ -22,18 +23,39 @@ from malib_lite.config import ConfigError, suggest
 ILLEGAL_LOGIT = -1e9
 
 
-class MaskedCategorical(Categorical):
+class MaskedCategorical(Distribution):
     """A categorical distribution over the legal actions only.
+
+    torch's own takes log-sum-exp of the logits from them as they are, which costs float32's digits where all of them
+    are large; here the largest is taken off first.
 
     Args:
         logits: (B, A) float32. Kept untouched as ``pristine_logits``: masking must never reach the network's output.
         mask: (B, A) bool, True where legal, at least one True in every row; None: everything is legal.
+
+    Attributes:
+        logits: (B, A) float32, log-probabilities.
     """
 
     def __init__(self, logits: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         self.pristine_logits = logits
         masked = logits if mask is None else logits.masked_fill(~mask, ILLEGAL_LOGIT)
-        super().__init__(logits=masked, validate_args=False)  # validation costs more than a small network
+        self.logits = masked.log_softmax(-1)
+        super().__init__(logits.shape[:-1], validate_args=False)  # validation costs more than a small network
+
+    @cached_property
+    def probs(self) -> torch.Tensor:
+        """(B, A) float32."""
+        return self.logits.softmax(-1)
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """The likeliest action of each row, (B,) int64."""
+        return self.logits.argmax(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """(B,) float32."""
+        return -(self.probs * self.logits).sum(-1)
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """One action for each row, (B,) int64, by inversion of the cumulative distribution.

@@ -13,10 +13,11 @@ from malib_lite import registry
 from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.team_agent import TeamAgent
-from malib_lite.config import ConfigError, build, config, option, suggest, to_dict
+from malib_lite.config import ConfigError, PositiveInt, build, config, option, suggest, to_dict
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import Creator, describe_environment
 from malib_lite.models.actions import array_action_space
+from malib_lite.models.normaliser import RunningNormaliser
 from malib_lite.models.preprocessor import array_space
 from malib_lite.rollout.config import RolloutConfig
 from malib_lite.rollout.rolloutworker import PolicySpec
@@ -38,6 +39,7 @@ class TrainingConfig:
     """The ``training_config`` of MALib's documents."""
 
     type: AgentClass | None = option(None, "the kind of agent interface; None: the one that the algorithm needs")
+    learners: PositiveInt = option(1, "K, gradient workers of each learner, with rollout workers of their own")
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
 
@@ -98,6 +100,11 @@ class Scenario(ABC):
         self.rollout = build(
             RolloutConfig, {**recommended, **self.rollout_defaults, **(rollout_config or {})}, "rollout"
         )
+        if self.num_workers % self.training.learners:
+            raise ConfigError(
+                f"'training.learners' = {self.training.learners}: 'rollout.num_threads' = {self.rollout.num_threads} "
+                "must be a multiple of it, each gradient worker has as many rollout workers"
+            )
         self._spaces = uniform_spaces(
             self.groups,
             {agent: array_space(space) for agent, space in self.env_description["observation_spaces"].items()},
@@ -125,6 +132,11 @@ class Scenario(ABC):
         """Environment steps of one training."""
         lengths = [getattr(settings, "total_timesteps", None) for _, settings in self.trainers.values()]
         return min((length for length in lengths if length), default=self.default_steps)
+
+    @property
+    def num_workers(self) -> int:
+        """Rollout workers; every gradient worker has the same number of them."""
+        return max(self.rollout.num_workers, self.training.learners)
 
     @property
     def whole_episodes(self) -> bool:
@@ -161,6 +173,7 @@ class Scenario(ABC):
             "rollout": to_dict(self.rollout),
             "trainer": _one_or_all(trainers),
             "model": _one_or_all(models),
+            "training": {"learners": self.training.learners},
             "stopping": to_dict(self.stopping),
         }
 
@@ -210,6 +223,12 @@ class Scenario(ABC):
         settings = build(trainer_class.config_class, trainer_config, "trainer")
         self.trainers[runtime_id] = (trainer_class, settings)
         self.interfaces[runtime_id] = self._interface(trainer_class)
+        modules = self.policies[runtime_id].make(0).modules()
+        if self.training.learners > 1 and any(isinstance(module, RunningNormaliser) for module in modules):
+            raise ConfigError(
+                f"'training.learners' = {self.training.learners}: running statistics (the model's normalise_...) are "
+                "those of one learner"
+            )
 
     def _interface(self, trainer_class: type[Trainer[Any, Any]]) -> type[AgentInterface]:
         """The kind of agent interface that feeds a trainer."""

@@ -1,0 +1,271 @@
+"""K gradient workers compute what one process computes that adds up the gradients of K shards, to the bit."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from test_algorithms import GRID, MODULES, batch_for, make, play
+from test_learning import train
+
+from malib_lite.agent.agent_spec import AgentSpec
+from malib_lite.agent.gradient_worker import GradientWorker, GradientWorkerSpec
+from malib_lite.agent.gradients import (
+    PERMIT_LAYOUT,
+    WorkerLink,
+    export_networks,
+    flatten,
+    import_networks,
+    record_layout,
+    unflatten,
+    weighted_mean,
+)
+from malib_lite.agent.independent_agent import IndependentAgent
+from malib_lite.backend.bus import LocalAddress
+from malib_lite.backend.ring import RingSpec, SlotLayout
+from malib_lite.backend.stores import make_store
+from malib_lite.config import ConfigError
+from malib_lite.contracts.data import Trajectories
+from malib_lite.rollout.recorder import trajectory_fields
+from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.runtime.actors import ActorSpec, Call, SerialRuntime
+from malib_lite.runtime.seeds import derive_int, generator
+
+SEEN, MOVES = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(3)
+ROWS, STREAMS = 12, 4
+TRAININGS = {
+    "dqn": {"batch_size": 16, "learning_starts": 20, "updates_per_step": 0.25, "capacity": 500},
+    "ppo": {"minibatch_size": 16, "num_epochs": 4, "learning_rate_final": 0.5},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def shard(name, round_, worker, streams=STREAMS):
+    """What a rollout worker might have played: as many valid rows as it happens, not the same for all workers."""
+    policy = policy_spec(name).make(1)
+    return play(policy, ROWS, streams, seed=1000 * round_ + worker)
+
+
+def policy_spec(name):
+    policy_class = MODULES[name].ALGORITHM.policy
+    return PolicySpec(policy_class, SEEN, MOVES, {"hidden_sizes": (16,)}, {})
+
+
+class Learner:
+    """An agent interface with K gradient workers, in one process, fed by hand."""
+
+    def __init__(self, name, num_workers, tmp_path, settings):
+        trainer_class = MODULES[name].ALGORITHM.trainer
+        spec = policy_spec(name)
+        layout = SlotLayout(trajectory_fields(SEEN, MOVES, spec.make(0).recorded_fields, ROWS, STREAMS))
+        records = record_layout(trainer_class(settings, spec.make(0)))
+        rings = [RingSpec(f"r{k}", layout).create(None) for k in range(num_workers)]
+        links = [
+            WorkerLink(RingSpec("p", PERMIT_LAYOUT).create(None), RingSpec("g", records).create(None))
+            for _ in range(num_workers)
+        ]
+        self.address = LocalAddress()
+        agent = AgentSpec("a", ["a"], spec, trainer_class, settings, self.address, (), tmp_path, 3, links)
+        self.rings = [ring.open() for ring in rings]
+        self.runtime = SerialRuntime(num_workers + 1)
+        workers = [
+            ActorSpec(
+                f"worker-{k}",
+                GradientWorker,
+                {
+                    "spec": GradientWorkerSpec(
+                        dataclasses.replace(agent, rings=[rings[k]]), IndependentAgent, k, links[k]
+                    )
+                },
+            )
+            for k in range(num_workers)
+        ]
+        self.runtime.start([*workers, ActorSpec("learner", IndependentAgent, {"spec": agent})])
+        self.runtime.run({"learner": Call("add_policy", {"policy_id": "p", "horizon": HORIZON})})
+        self.rounds = 0
+
+    def learn(self, shards):
+        for worker, (ring, fragment) in enumerate(zip(self.rings, shards, strict=True)):
+            slot = ring.try_reserve()
+            for array in slot.arrays.values():
+                array[...] = 0
+            for field in ("observation", "action", "reward", "terminated", "truncated", "valid", "action_mask"):
+                array = getattr(fragment, field)
+                slot.arrays[field][: len(array)] = array
+            for extra, array in fragment.extras.items():
+                slot.arrays[f"extra/{extra}"][: len(array)] = array
+            slot.write_meta(sequence=self.rounds, rows=ROWS, worker=worker, policy_version=0, env_steps=ROWS)
+            ring.commit()
+        call = {"policy_id": "p", "num_rounds": 1, "base_sequence": self.rounds}
+        calls = {f"worker-{k}": Call("work", {**call, "horizon": HORIZON}) for k in range(len(self.rings))}
+        self.rounds += 1
+        return self.runtime.run({**calls, "learner": Call("train", call)})["learner"]
+
+
+HORIZON = 4000
+
+
+class Accumulation:
+    """The same by hand, without rings, permits and versions: gradients of the shards, one after the other, added up."""
+
+    def __init__(self, name, num_workers, settings):
+        trainer_class, spec = MODULES[name].ALGORITHM.trainer, policy_spec(name)
+        self.trainer = trainer_class(
+            settings, spec.make(derive_int(3, "policy", "a", "p")), derive_int(3, "trainer", "a", "p"), HORIZON
+        )
+        self.replicas, self.stores = [], []
+        for k in range(num_workers):
+            who = ("a", "p", k)
+            replica = trainer_class(settings, spec.make(0), derive_int(3, "replica trainer", *who), HORIZON)
+            self.replicas.append(replica)
+            self.stores.append(make_store(replica.data_spec(), generator(3, "replica store", *who)))
+
+    def minibatches(self, k):
+        for batch in self.stores[k].batches():
+            yield from self.replicas[k].minibatches(batch)
+
+    def learn(self, shards):
+        for store, fragment in zip(self.stores, shards, strict=True):
+            store.add(fragment)
+        self.trainer.advance(ROWS * len(shards))
+        todo = {k: self.minibatches(k) for k in range(len(shards))}
+        while todo:
+            rows, counts = [], []
+            for k in list(todo):
+                import_networks(self.replicas[k], export_networks(self.trainer))
+                minibatch = next(todo[k], None)
+                if minibatch is None:
+                    del todo[k]
+                    continue
+                gradients, _ = self.replicas[k].compute_gradients(minibatch)
+                rows.append(np.concatenate([g.numpy().ravel() for g in gradients]))
+                counts.append(minibatch.num_samples)
+            if rows:
+                mean = sum(np.float32(count / sum(counts)) * row for row, count in zip(rows, counts, strict=True))
+                self.trainer.apply_gradients(unflatten(torch.from_numpy(mean), self.trainer.parameters()))
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_workers_in_step_are_one_process(tmp_path, name, num_workers):
+    """P4: over 200 updates, with optimiser state, target networks, schedules and shards of unequal size."""
+    learner = Learner(name, num_workers, tmp_path, TRAININGS[name])
+    reference = Accumulation(name, num_workers, TRAININGS[name])
+    versions = set()
+    for round_ in range(200):
+        shards = [shard(name, round_, worker) for worker in range(num_workers)]
+        report = learner.learn(shards)
+        reference.learn(shards)
+        versions.add(report["version"])
+        if reference.trainer.num_updates >= 200:
+            break
+    assert report["updates"] == reference.trainer.num_updates >= 200
+    published = learner.address.serve().get_weights("p")
+    ours, theirs = published.arrays, reference.trainer.policy.export_state()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs) and ours.keys() == theirs.keys()
+    assert versions == set(range(1, round_ + 2))
+
+
+def test_other_weights_would_be_noticed(monkeypatch):
+    """The negative of the test above: a mean by worker, not by sample, ends elsewhere."""
+    settings = TRAININGS["ppo"]
+    reference, other = (Accumulation("ppo", 2, settings) for _ in range(2))
+    shards = [shard("ppo", 0, 0), shard("ppo", 0, 1)]
+    shards[1].valid[4:] = False
+    shards[1].terminated[4:] = shards[1].truncated[4:] = False
+    reference.learn(shards)
+    monkeypatch.setattr(MODULES["ppo"].PPOBatch, "num_samples", 1)
+    other.learn(shards)
+    ours, theirs = (a.trainer.policy.export_state() for a in (reference, other))
+    assert not all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", ["dqn", "qmix", "a2c"])
+@pytest.mark.parametrize("num_workers", [2, 4])
+def test_the_mean_of_shards_is_the_gradient_of_the_whole(name, num_workers):
+    """P4 b: up to rounding, for shards of unequal size too."""
+    policy, trainer = make(name, GRID, MOVES, seed=1)
+    whole = batch_for(trainer, play(policy, rows=24, streams=4))
+    if isinstance(whole, Trajectories):
+        parts = [slice_streams(whole, share) for share in np.array_split(np.arange(4), num_workers)]
+    else:
+        parts = [take(whole, share) for share in np.array_split(np.arange(len(whole)), num_workers * 2 - 1)]
+    (minibatch,) = trainer.minibatches(whole)
+    expected, _ = trainer.compute_gradients(minibatch)
+    rows, counts = [], []
+    for part in parts:
+        (minibatch,) = trainer.minibatches(part)
+        row = np.zeros(sum(g.numel() for g in expected), np.float32)
+        flatten(trainer.compute_gradients(minibatch)[0], row)
+        rows.append(row)
+        counts.append(minibatch.num_samples)
+    found = unflatten(weighted_mean(rows, counts), expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def take(batch, rows):
+    columns = {key: None if value is None else value[rows] for key, value in vars(batch).items()}
+    return type(batch)(**columns)
+
+
+def slice_streams(batch, streams):
+    columns = {key: value[:, streams] for key, value in vars(batch).items() if isinstance(value, np.ndarray)}
+    return Trajectories(**columns, extras={key: value[:, streams] for key, value in batch.extras.items()})
+
+
+# -- whole runs --------------------------------------------------------------------------------------------------
+
+
+def policies(folder):
+    return json.loads((folder / "checkpoints" / "state.json").read_text())["policies"]
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_processes_are_one_process(tmp_path, algorithm):
+    """Two gradient workers, each with a rollout worker: seven processes give the numbers of one."""
+    for workers in (0, 2):
+        train(
+            tmp_path / str(workers), scenario="marl", env="gym/CartPole-v1", algorithm=algorithm, steps=1500,
+            learners=2, workers=workers, rollout={"eval_interval": 1000, "num_eval_episodes": 2},
+        )  # fmt: skip
+    assert policies(tmp_path / "0") == policies(tmp_path / "2")
+
+
+@pytest.mark.parametrize("learners", [1, 2])
+def test_a_population_is_trained_with_gradient_workers(tmp_path, learners):
+    summary = train(tmp_path, scenario="psro", env="open_spiel/kuhn_poker", iterations=1, steps=300, learners=learners)
+    assert summary["iteration"] == 1 and summary["updates"] > 0
+
+
+@pytest.mark.parametrize("algorithm", sorted(MODULES))
+def test_every_algorithm_has_gradient_workers(tmp_path, algorithm):
+    env = "gym/Pendulum-v1" if algorithm in ("sac", "ddpg") else "matrix/climbing"
+    config = {} if "gym" in env else {"env_config": {"rounds": 25}}
+    summary = train(
+        tmp_path, scenario="marl", env=env, algorithm=algorithm, steps=1200, learners=2, **config,
+        rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 200, "num_env_per_thread": 4},
+    )  # fmt: skip
+    assert (summary["updates"] > 0) == (algorithm != "random")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learners": 2, "workers": 3}, "learners.*2.*num_threads.*3.*multiple"),
+        ({"learners": 2, "model": {"normalise_observations": True}}, "learners.*2.*running statistics"),
+        ({"learners": 0}, "learners"),
+    ],
+)
+def test_what_does_not_go_with_gradient_workers_is_said(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="ppo", **settings)
