@@ -65,6 +65,11 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
             summary |= scenario.execute(totals)
             summary["status"] = "completed"
         scenario.plot(totals)
+        for runtime_id, timeline in totals.timelines.items():
+            from malib_lite.runtime.plots import plot_timeline
+
+            title = f"{scenario.name}: gradient workers of {runtime_id}, {scenario.training.sync}"
+            plot_timeline(folder.path / "plots" / f"timeline-{runtime_id}.png", title, timeline)
     except KeyboardInterrupt:
         summary["status"] = "interrupted"
         raise
@@ -75,6 +80,8 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
         if totals is not None:
             summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
             summary["env_crashes"] = totals.env_crashes
+            if totals.sync:
+                summary["sync"] = totals.sync
         summary["wall_s"] = round(time.monotonic() - started, 3)
         folder.write_json("summary.json", summary)
     return summary
@@ -151,11 +158,9 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
 def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
     """What each learner and its gradient workers talk over, by runtime id; none has memory yet."""
     links: dict[str, list[WorkerLink]] = {runtime_id: [] for runtime_id in scenario.groups}
-    if scenario.training.learners == 1:
-        return links
     for index, (runtime_id, (trainer_class, settings)) in enumerate(scenario.trainers.items()):
         layout = record_layout(trainer_class(settings, scenario.policies[runtime_id].make(0)))
-        for number in range(scenario.training.learners):
+        for number in range(scenario.training.num_gradient_workers):
             name = f"{index}-{number}"
             links[runtime_id].append(
                 WorkerLink(RingSpec(f"permits-{name}", PERMIT_LAYOUT), RingSpec(f"records-{name}", layout))
@@ -186,6 +191,7 @@ def _actors(
         subproc=rollout.subproc,
         teams=scenario.teams,
         agent_ids=rollout.agent_ids,
+        lockstep=scenario.training.lockstep,
     )
     workers = [
         ActorSpec(
@@ -209,6 +215,7 @@ def _actors(
             rings=[of_worker[runtime_id] for of_worker in rings],
             log_dir=folder.path / "logs",
             seed=scenario.seed,
+            sync=scenario.training,
             workers=of_learner,
         )
         share = len(rings) // max(1, len(of_learner))  # rollout workers that each gradient worker is fed by

@@ -43,9 +43,8 @@ class TrainConfig:
     )
     seed: NonNegativeInt = option(0, "seed of everything random")
     workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
-    learners: PositiveInt | None = option(
-        None, "gradient workers of each learner, with rollout workers of their own"
-    )
+    learners: PositiveInt | None = option(None, "gradient workers of each learner, with rollout workers of their own")
+    sync: str | None = option(None, "how they keep step: bsp, asp, bap or ssp")
     iterations: PositiveInt | None = option(None, "iterations of the outer loop (psro)")
     steps: PositiveInt | None = option(None, "environment steps of the training; in psro, of each best response")
     logdir: str | None = option(None, "run folder; None makes one in logs, named after scenario, environment and seed")
@@ -61,7 +60,7 @@ class TrainConfig:
 # Short flags and the fields that they stand for.
 _FLAGS = {
     "workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "psro.max_iteration",
-    "learners": "training.learners",
+    "learners": "training.learners", "sync": "training.sync",
 }  # fmt: skip
 _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "auto": None,
@@ -125,7 +124,7 @@ def make_scenario(settings: TrainConfig) -> Any:
         algorithms={"default": (*algorithm, settings.model)},
         env_description=describe_environment(settings.env, settings.env_config),
         training_config={
-            **_with_flag(settings.training, "learners", settings.learners),
+            **_with_flag(_with_flag(settings.training, "learners", settings.learners), "sync", settings.sync),
             "trainer_config": _with_flag(settings.trainer, "steps", settings.steps),
         },
         rollout_config=_with_flag(settings.rollout, "workers", settings.workers),

@@ -23,10 +23,11 @@ from malib_lite.agent.gradients import (
     weighted_mean,
 )
 from malib_lite.agent.independent_agent import IndependentAgent
+from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.backend.bus import LocalAddress
 from malib_lite.backend.ring import RingSpec, SlotLayout
 from malib_lite.backend.stores import make_store
-from malib_lite.config import ConfigError
+from malib_lite.config import ConfigError, build
 from malib_lite.contracts.data import Trajectories
 from malib_lite.rollout.recorder import trajectory_fields
 from malib_lite.rollout.rolloutworker import PolicySpec
@@ -63,9 +64,9 @@ def policy_spec(name):
 class Learner:
     """An agent interface with K gradient workers, in one process, fed by hand."""
 
-    def __init__(self, name, num_workers, tmp_path, settings):
+    def __init__(self, name, num_workers, tmp_path, settings, **sync):
         trainer_class = MODULES[name].ALGORITHM.trainer
-        spec = policy_spec(name)
+        spec, sync = policy_spec(name), build(SyncConfig, sync)
         layout = SlotLayout(trajectory_fields(SEEN, MOVES, spec.make(0).recorded_fields, ROWS, STREAMS))
         records = record_layout(trainer_class(settings, spec.make(0)))
         rings = [RingSpec(f"r{k}", layout).create(None) for k in range(num_workers)]
@@ -74,7 +75,7 @@ class Learner:
             for _ in range(num_workers)
         ]
         self.address = LocalAddress()
-        agent = AgentSpec("a", ["a"], spec, trainer_class, settings, self.address, (), tmp_path, 3, links)
+        agent = AgentSpec("a", ["a"], spec, trainer_class, settings, self.address, (), tmp_path, 3, sync, links)
         self.rings = [ring.open() for ring in rings]
         self.runtime = SerialRuntime(num_workers + 1)
         workers = [
@@ -106,8 +107,11 @@ class Learner:
             slot.write_meta(sequence=self.rounds, rows=ROWS, worker=worker, policy_version=0, env_steps=ROWS)
             ring.commit()
         call = {"policy_id": "p", "num_rounds": 1, "base_sequence": self.rounds}
-        calls = {f"worker-{k}": Call("work", {**call, "horizon": HORIZON}) for k in range(len(self.rings))}
         self.rounds += 1
+        calls = {
+            f"worker-{k}": Call("work", {**call, "horizon": HORIZON, "leg": self.rounds - 1})
+            for k in range(len(self.rings))
+        }
         return self.runtime.run({**calls, "learner": Call("train", call)})["learner"]
 
 
@@ -223,6 +227,22 @@ def slice_streams(batch, streams):
     return Trajectories(**columns, extras={key: value[:, streams] for key, value in batch.extras.items()})
 
 
+@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("sync", ["asp", "bap", "ssp"])
+def test_one_worker_is_sequential_in_every_mode(tmp_path, name, sync):
+    """P6: whatever the mode, one worker's gradients are applied one after the other, each once."""
+    learner = Learner(name, 1, tmp_path, TRAININGS[name], learners=1, sync=sync)
+    reference = Accumulation(name, 1, TRAININGS[name])
+    applied = 0
+    for round_ in range(6):
+        report = learner.learn([shard(name, round_, 0)])
+        reference.learn([shard(name, round_, 0)])
+        applied += report["gradients_applied"]
+    assert report["updates"] == applied == reference.trainer.num_updates > 10
+    ours, theirs = learner.address.serve().get_weights("p").arrays, reference.trainer.policy.export_state()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+
+
 # -- whole runs --------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +250,7 @@ def policies(folder):
     return json.loads((folder / "checkpoints" / "state.json").read_text())["policies"]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_processes_are_one_process(tmp_path, algorithm):
     """Two gradient workers, each with a rollout worker: seven processes give the numbers of one."""
     for workers in (0, 2):
@@ -252,7 +272,7 @@ def test_every_algorithm_has_gradient_workers(tmp_path, algorithm):
     env = "gym/Pendulum-v1" if algorithm in ("sac", "ddpg") else "matrix/climbing"
     config = {} if "gym" in env else {"env_config": {"rounds": 25}}
     summary = train(
-        tmp_path, scenario="marl", env=env, algorithm=algorithm, steps=1200, learners=2, **config,
+        tmp_path, scenario="marl", env=env, algorithm=algorithm, steps=800, learners=2, **config,
         rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 200, "num_env_per_thread": 4},
     )  # fmt: skip
     assert (summary["updates"] > 0) == (algorithm != "random")
@@ -269,3 +289,66 @@ def test_every_algorithm_has_gradient_workers(tmp_path, algorithm):
 def test_what_does_not_go_with_gradient_workers_is_said(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="ppo", **settings)
+
+
+UNEVEN = {"learners": 3, "training": {"delays": [0.0, 0.0, 0.03]}, "trainer": {"num_epochs": 2, "minibatch_size": 64}}
+
+
+@pytest.mark.parametrize(
+    ("sync", "expected"),
+    [
+        pytest.param("bsp", {0}, marks=pytest.mark.slow),
+        pytest.param("asp", set(range(3, 1000)), marks=pytest.mark.slow),
+        ("bap", {2}),
+        pytest.param("ssp", {2}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_slow_worker_is_left_behind_as_far_as_the_mode_allows(tmp_path, sync, expected):
+    """P2 with real processes: the bound is reached, and not passed; each gradient that was pushed counts once (P6)."""
+    summary = train(
+        tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="ppo", steps=6000, sync=sync, workers=3, **UNEVEN,
+        rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 256, "num_env_per_thread": 8},
+    )  # fmt: skip
+    (counts,) = summary["sync"].values()
+    assert counts["max_staleness"] in expected
+    assert counts["gradients_ignored"] == 0
+    if sync in ("asp", "ssp"):
+        assert summary["updates"] == counts["gradients_applied"]
+    else:
+        assert summary["updates"] <= counts["gradients_applied"] <= 3 * summary["updates"]
+    assert (tmp_path / "plots" / "timeline-agent.png").stat().st_size > 0
+
+
+def test_iterations_that_last_too_long_are_ignored(tmp_path):
+    """P8 with real processes."""
+    summary = train(
+        tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="ppo", steps=3000, sync="bap", workers=2,
+        learners=2, training={"delays": [0.0, 0.2], "longest_iteration_s": 0.1}, trainer=UNEVEN["trainer"],
+        rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 256, "num_env_per_thread": 8},
+    )  # fmt: skip
+    (counts,) = summary["sync"].values()
+    assert counts["gradients_ignored"] > 0 and counts["gradients_applied"] > 0
+
+
+@pytest.mark.parametrize("sync", ["asp", "bap"])
+def test_populations_and_opponents_learn_at_their_own_pace(tmp_path, sync):
+    """Several learners, in the same environments and in their own: none waits for ever for one that has had enough."""
+    summary = train(
+        tmp_path / "psro", scenario="psro", env="open_spiel/kuhn_poker", iterations=2, steps=300, sync=sync, workers=0
+    )
+    assert summary["iteration"] == 2
+    summary = train(
+        tmp_path / "marl", scenario="marl", env="open_spiel/kuhn_poker", algorithm="a2c", steps=2000, sync=sync,
+        learners=2, workers=0, rollout={"eval_interval": 1000, "num_eval_episodes": 4},
+    )  # fmt: skip
+    assert all(counts["gradients_applied"] > 0 for counts in summary["sync"].values()) and len(summary["sync"]) == 2
+
+
+def test_what_is_too_old_is_dropped_and_counted(tmp_path):
+    """P10: a bound on the lag of 0 leaves hardly anything of a rollout that waits for nobody."""
+    summary = train(
+        tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="dqn", steps=3000, sync="asp", workers=0,
+        training={"max_lag": 0}, rollout={"eval_interval": 1000, "num_eval_episodes": 2},
+    )  # fmt: skip
+    (counts,) = summary["sync"].values()
+    assert counts["fragments_dropped"] > 0

@@ -7,23 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from typing import Any
 
-import numpy as np
-
 from malib_lite.agent.agent_spec import AgentSpec
-from malib_lite.agent.gradients import (
-    SHARD_IS_HERE,
-    SHARD_IS_USED_UP,
-    STOP,
-    export_networks,
-    replica_of,
-    unflatten,
-    weighted_mean,
-)
+from malib_lite.agent.conductor import Conductor
+from malib_lite.agent.gradients import export_networks, replica_of
 from malib_lite.agent.intake import Intake, kept_if_bad
 from malib_lite.agent.means import Means
-from malib_lite.backend.ring import Ring, Slot
+from malib_lite.backend.ring import Slot
 from malib_lite.backend.stores import Store, make_store
-from malib_lite.backend.sync import BSP
+from malib_lite.backend.sync import BSP, make_sync
 from malib_lite.contracts.data import Trajectories
 from malib_lite.contracts.joint import JointTrajectories
 from malib_lite.contracts.policy import Policy
@@ -45,8 +36,7 @@ class AgentInterface(ABC):
         self._spec = spec
         self._server = spec.address.serve()
         self._intake = Intake(spec.rings, self.multiagent_post_process)
-        self._permits: list[Ring] = [link.permits.open() for link in spec.workers]
-        self._records: list[Ring] = [link.records.open() for link in spec.workers]
+        self._conductor = Conductor(spec.workers)
         self._policies: dict[str, Policy] = {}  # those that may still learn
         self._trainers: dict[str, Trainer[Any, Any]] = {}
         self._stores: dict[str, Store] = {}
@@ -103,15 +93,26 @@ class AgentInterface(ABC):
         trainer, means = self._trainers[policy_id], Means()
         updates_before, steps_before, decisions = trainer.num_updates, trainer.num_steps, 0
         started, waited_s = time.monotonic(), 0.0
+        conductor = self._conductor
+        conductor.forget()
+        if not self._spec.sync.lockstep:
+            decisions = yield from self._conduct_freely(policy_id, num_rounds, max_updates, means)
+            num_rounds = 0
         round_of = self._learn_round if not self._spec.workers else self._conduct_round
         for number in range(num_rounds):
             updates, began = trainer.num_updates, time.monotonic()
-            learnt = round_of(policy_id, base_sequence + number, max_updates, means)
-            of_round, waited = yield from learnt
-            decisions, waited_s = decisions + of_round, waited_s + waited - began
+            of_round, arrived = yield from round_of(policy_id, base_sequence + number, max_updates, means)
+            decisions, waited_s = decisions + of_round, waited_s + arrived - began
             self._publish(policy_id)
             self._row.add(step=1, updates=trainer.num_updates - updates)
+        of_workers = {
+            "gradients_applied": conductor.applied,
+            "gradients_ignored": conductor.ignored,
+            "max_staleness": conductor.max_staleness,
+            "timeline": conductor.timeline,
+        }
         return {
+            **(of_workers if self._spec.workers else {}),
             "updates": trainer.num_updates,
             "new_updates": trainer.num_updates - updates_before,
             "env_steps": trainer.num_steps - steps_before,
@@ -145,72 +146,64 @@ class AgentInterface(ABC):
     ) -> Generator[None, None, tuple[int, float]]:
         """Learn from a round; returns its decisions, and when (``time.monotonic``) all of it was there."""
         trainer, store = self._trainers[policy_id], self._stores[policy_id]
-        decisions, env_steps = yield from self._intake.receive(sequence, store)
+        shard = yield from self._intake.receive(sequence, store)
         arrived = time.monotonic()
-        trainer.advance(env_steps)
+        trainer.advance(shard.env_steps)
         for batch in store.batches():
             if max_updates is None or trainer.num_updates < max_updates:
                 self._row.pulse()
                 with kept_if_bad(batch, self._spec.log_dir / f"bad_batch_{self._spec.runtime_id}.npz"):
                     means.add(trainer.train(batch))
         self._intake.release()
-        return decisions, arrived
+        return shard.decisions, arrived
 
     def _conduct_round(
         self, policy_id: str, sequence: int, max_updates: int | None, means: Means
     ) -> Generator[None, None, tuple[int, float]]:
-        """Have the gradient workers learn from a round, each from its shard, and apply what they find (BSP)."""
-        trainer, workers = self._trainers[policy_id], range(len(self._spec.workers))
-        shards = []
-        for records in self._records:
-            while (record := records.try_read()) is None:
-                yield
-            assert record.meta["sequence"] == SHARD_IS_HERE
-            shards.append((record.meta["rows"], record.meta["env_steps"]))
-            records.release()
+        """Have the gradient workers learn from a round, each from its shard, in lockstep (BSP)."""
+        trainer, conductor = self._trainers[policy_id], self._conductor
+        shards = yield from conductor.shards()
         arrived = time.monotonic()
-        trainer.advance(sum(env_steps for _, env_steps in shards))
-        version = self._publish_networks(policy_id)
-        sync = BSP(workers)
-        gradients: dict[tuple[int, int], tuple[np.ndarray, int]] = {}  # by worker and iteration, with their samples
-        permitted = dict.fromkeys(workers, -1)
-        while sync.clocks:
-            progress = False
-            for worker in list(sync.clocks):
-                stop = max_updates is not None and trainer.num_updates >= max_updates
-                if sync.begin(worker) is not None and permitted[worker] < sync.clocks[worker]:
-                    permitted[worker] = sync.clocks[worker]
-                    self._permit(worker, STOP if stop else sync.clocks[worker], version)
-                    progress = True
-            for worker, records in enumerate(self._records):
-                record = records.try_read()
-                if record is None:
-                    continue
-                progress, iteration = True, record.meta["sequence"]
-                if iteration == SHARD_IS_USED_UP:
-                    aggregates = sync.leave(worker)
-                else:
-                    gradients[worker, iteration] = record.arrays["gradient"].copy(), record.meta["rows"]
-                    aggregates = sync.submit(worker, iteration)
-                records.release()
-                for aggregate in aggregates:
-                    if not aggregate.contributions:
-                        continue
-                    rows, counts = zip(*(gradients.pop(key) for key in aggregate.contributions), strict=True)
-                    gradient = weighted_mean(rows, counts)
-                    means.add(trainer.apply_gradients(unflatten(gradient, trainer.parameters())))
-                    version = self._publish_networks(policy_id)
+        trainer.advance(sum(shard.env_steps for shard in shards))
+        conductor.begin(trainer, BSP(range(conductor.num_workers)), lambda: self._publish_networks(policy_id), means)
+        while len(conductor.gone) < conductor.num_workers:
+            enough = max_updates is not None and trainer.num_updates >= max_updates
+            if not conductor.turn(stop=enough):
+                yield
             self._row.pulse()
+        return sum(shard.decisions for shard in shards), arrived
+
+    def _conduct_freely(
+        self, policy_id: str, num_rounds: int, max_updates: int | None, means: Means
+    ) -> Generator[None, None, int]:
+        """Have the gradient workers learn, each at the pace that the sync mode allows, from as many shards altogether
+        as ``num_rounds`` rounds have. Returns their decisions."""
+        trainer, conductor, config = self._trainers[policy_id], self._conductor, self._spec.sync
+        sync = make_sync(config.sync, (), config.staleness if config.sync in ("bap", "ssp") else None)
+        publish, shards, decisions, over = (lambda: self._publish_networks(policy_id)), 0, 0, False
+        conductor.begin(trainer, sync, publish, means, config.longest_iteration_s)
+        while len(conductor.gone) < conductor.num_workers:
+            updates = trainer.num_updates
+            progress = conductor.turn()
+            while conductor.arrived:
+                shard = conductor.arrived.popleft()
+                decisions += shard.decisions
+                trainer.advance(shard.env_steps)
+                version = self._server.get_weights(policy_id).version
+                means.add({"policy_lag": float(version - shard.policy_version)})
+            while conductor.used_up:
+                conductor.used_up.popleft()
+                shards += 1
+                self._publish(policy_id)  # for the rollout
+                self._row.add(step=1)
+            self._row.add(updates=trainer.num_updates - updates)
+            enough = max_updates is not None and trainer.num_updates >= max_updates
+            if not over and (shards >= num_rounds * conductor.num_workers or enough):
+                over = True
+                conductor.stop()
             if not progress:
                 yield
-        return sum(decisions for decisions, _ in shards), arrived
-
-    def _permit(self, worker: int, iteration: int, version: int) -> None:
-        """Let a gradient worker begin an iteration; it has used up the permit before, so there is room."""
-        slot = self._permits[worker].try_reserve()
-        assert slot is not None
-        slot.write_meta(sequence=iteration, rows=0, worker=worker, policy_version=version, env_steps=0)
-        self._permits[worker].commit()
+        return decisions
 
     def _publish_networks(self, policy_id: str) -> int:
         """Publish all that gradients depend on; returns the version."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from malib_lite.agent.gradients import WorkerLink
+from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.backend.parameter_server import Link, ParameterServer
 from malib_lite.backend.ring import RingSpec
 from malib_lite.contracts.trainer import Trainer
@@ -37,4 +38,5 @@ class AgentSpec:
     rings: Sequence[RingSpec]  # one per rollout worker, in the workers' order; none, where gradient workers have them
     log_dir: Path
     seed: int
+    sync: SyncConfig
     workers: Sequence[WorkerLink] = ()  # the gradient workers, in their order; none where the learner learns itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from malib_lite.agent.agent_spec import AgentSpec
 from malib_lite.agent.gradients import (
+    GONE,
     SHARD_IS_HERE,
     SHARD_IS_USED_UP,
     STOP,
@@ -19,7 +21,7 @@ from malib_lite.agent.gradients import (
     import_networks,
     replica_of,
 )
-from malib_lite.agent.intake import Intake, kept_if_bad
+from malib_lite.agent.intake import Intake, ShardOfRound, kept_if_bad
 from malib_lite.agent.means import Means
 from malib_lite.backend.parameter_server import ParameterClient
 from malib_lite.backend.stores import make_store
@@ -53,43 +55,70 @@ class GradientWorker:
         self._permits, self._records = spec.link.permits.open(), spec.link.records.open()
         self._policy_id: str | None = None  # whom trainer and store are for
 
-    def work(self, policy_id: str, horizon: int, num_rounds: int, base_sequence: int) -> Task:
-        """Compute the gradients of ``num_rounds`` rounds, each when the learner permits it.
+    def work(self, policy_id: str, horizon: int, num_rounds: int, base_sequence: int, leg: int) -> Task:
+        """Compute gradients, each when the learner permits it: of ``num_rounds`` rounds in lockstep, of what comes
+        until the learner has had enough otherwise.
 
         Args:
             horizon: environment steps that the schedules of the trainer span.
             base_sequence: records that each ring had seen before the first round.
+            leg: number of the stretch of training, over which a rollout that keeps no step hears in its rings.
 
         Returns:
-            The mean of every metric, and the seconds spent waiting for play and for permits.
+            The mean of every metric, the seconds spent waiting for play and for permits, and the fragments dropped.
         """
+        sync = self._spec.learner.sync
+        delay = dict(enumerate(sync.delays)).get(self._spec.number, 0.0)
         if policy_id != self._policy_id:
             self._replicate(policy_id, horizon)
+            self._first_leg = leg
         log = self._spec.learner.log_dir / f"bad_batch_{self._spec.learner.runtime_id}-{self._spec.number}.npz"
-        means, waited_s = Means(), {"play": 0.0, "permits": 0.0}
-        for number in range(num_rounds):
+        means, waited_s, dropped, permit = Means(), {"play": 0.0, "permits": 0.0}, 0, None
+        for number in range(num_rounds) if sync.lockstep else itertools.count():
             began = time.monotonic()
-            decisions, env_steps = yield from self._intake.receive(base_sequence + number, self._store)
+            shard: ShardOfRound | None
+            if sync.lockstep:
+                shard = yield from self._intake.receive(base_sequence + number, self._store)
+            else:
+                oldest = None if sync.max_lag is None else self._newest_version(policy_id) - sync.max_lag
+                shard = yield from self._intake.receive_any(self._first_leg, oldest, self._store, self._is_over)
+                dropped += self._intake.take_dropped()
             waited_s["play"] += time.monotonic() - began
-            yield from self._send(SHARD_IS_HERE, rows=decisions, env_steps=env_steps)
+            if shard is None:
+                break
+            yield from self._send(SHARD_IS_HERE, shard.decisions, shard.env_steps, shard.policy_version)
             minibatches = self._minibatches()
             while True:
                 began = time.monotonic()
-                permit = yield from self._permit(policy_id)
+                if permit is None:
+                    permit = yield from self._permit(policy_id)
                 waited_s["permits"] += time.monotonic() - began
                 minibatch = None if permit == STOP else next(minibatches, None)
                 if minibatch is None:
                     break
                 self._row.pulse()
+                time.sleep(delay)
                 with kept_if_bad(minibatch, log):
                     gradients, metrics = self._trainer.compute_gradients(minibatch)
                 means.add(metrics)
-                yield from self._send(permit, rows=minibatch.num_samples, gradients=gradients)
+                yield from self._send(permit, minibatch.num_samples, 0, self._version, gradients)
+                permit = None
             minibatches.close()
             self._intake.release()
-            yield from self._send(SHARD_IS_USED_UP)
             self._row.add(step=1)
-        return {"metrics": means.take(), "waited_s": waited_s}
+            if sync.lockstep:
+                yield from self._send(GONE)
+                permit = None  # given back: the next round's iterations are counted anew
+            elif permit == STOP:
+                break
+            else:  # the permit holds for the next shard
+                yield from self._send(SHARD_IS_USED_UP)
+        if not sync.lockstep:
+            self._intake.close(leg)
+            if permit != STOP:
+                self._permits.release()  # the STOP that was seen while waiting for play
+            yield from self._send(GONE)
+        return {"metrics": means.take(), "waited_s": waited_s, "dropped": dropped}
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -104,7 +133,8 @@ class GradientWorker:
         """Make networks, trainer and store for another policy."""
         learner, number = self._spec.learner, self._spec.number
         if self._policy_id is not None:
-            self._client.forget(learner.runtime_id, replica_of(self._policy_id))
+            for name in (self._policy_id, replica_of(self._policy_id)):
+                self._client.forget(learner.runtime_id, name)
         self._policy_id = policy_id
         who = (learner.runtime_id, policy_id, number)
         policy = learner.policy.make(derive_int(learner.seed, "replica", *who))
@@ -128,13 +158,31 @@ class GradientWorker:
             name = replica_of(policy_id)
             snapshot = yield from self._client.wait_for(self._spec.learner.runtime_id, name, version)
             import_networks(self._trainer, snapshot.arrays)
+            self._version = snapshot.version
         return iteration
 
+    def _is_over(self) -> bool:
+        """Whether the learner has said so; heard while there is no permit to wait for."""
+        slot = self._permits.try_read()
+        return slot is not None and slot.meta["sequence"] == STOP
+
+    def _newest_version(self, policy_id: str) -> int:
+        """Of the policy that plays."""
+        snapshot = self._client.newest(self._spec.learner.runtime_id, policy_id)
+        return 0 if snapshot is None else snapshot.version
+
     def _send(
-        self, kind: int, rows: int = 0, env_steps: int = 0, gradients: Sequence[torch.Tensor] = ()
+        self,
+        kind: int,
+        rows: int = 0,
+        env_steps: int = 0,
+        policy_version: int = 0,
+        gradients: Sequence[torch.Tensor] = (),
     ) -> Generator[None, None, None]:
         while (slot := self._records.try_reserve()) is None:
             yield
         flatten(gradients, slot.arrays["gradient"])
-        slot.write_meta(sequence=kind, rows=rows, worker=self._spec.number, policy_version=0, env_steps=env_steps)
+        slot.write_meta(
+            sequence=kind, rows=rows, worker=self._spec.number, policy_version=policy_version, env_steps=env_steps
+        )
         self._records.commit()

@@ -31,6 +31,7 @@ class WorkerLink(NamedTuple):
 # Records that are no gradients, by what stands in the place of their iteration
 SHARD_IS_HERE = -1  # rows: decisions; env_steps: what they took
 SHARD_IS_USED_UP = -2
+GONE = -3  # the worker takes no part any more, in this round (BSP) or stretch of training
 PERMIT_LAYOUT = SlotLayout({})  # sequence: the iteration, or STOP; policy_version: what to compute it on
 STOP = -1  # the round is over for this worker, whatever is left of its shard
 

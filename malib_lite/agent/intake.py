@@ -5,12 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from malib_lite.backend.ring import Ring, RingSpec, Slot
 from malib_lite.backend.stores import AnyTrajectories, Store
+
+
+class ShardOfRound(NamedTuple):
+    """What has come in."""
+
+    decisions: int
+    env_steps: int  # that they took
+    policy_version: int  # the oldest that played
 
 
 class Intake:
@@ -21,13 +29,10 @@ class Intake:
     ) -> None:
         self._rings: list[Ring] = [ring.open() for ring in rings]
         self._post_process = post_process
+        self._dropped = 0
 
-    def receive(self, sequence: int, store: Store) -> Generator[None, None, tuple[int, int]]:
-        """Put a round into ``store``: the fragments numbered ``sequence`` of all workers.
-
-        Returns:
-            The decisions in it, and the environment steps that they took.
-        """
+    def receive(self, sequence: int, store: Store) -> Generator[None, None, ShardOfRound]:
+        """Put a round into ``store``: the fragments numbered ``sequence`` of all workers."""
         slots = []
         for worker, ring in enumerate(self._rings):  # never in the order of arrival, or sums would depend on it
             while (slot := ring.try_read()) is None:
@@ -35,10 +40,56 @@ class Intake:
             if slot.meta["sequence"] != sequence:
                 raise RuntimeError(f"worker {worker} sent record {slot.meta['sequence']} where {sequence} was due")
             slots.append(slot)
+        return self._store(slots, store)
+
+    def receive_any(
+        self, first_leg: int, oldest: int | None, store: Store, is_over: Callable[[], bool]
+    ) -> Generator[None, None, ShardOfRound | None]:
+        """Put the next fragment of each worker into ``store``, whatever its number; None if it ``is_over`` before.
+
+        Args:
+            first_leg: fragments of earlier ones are another policy's, and nobody's any more.
+            oldest: policy version; what an older one played is dropped and counted. None: nothing is.
+        """
+        slots = []
+        for ring in self._rings:
+            while (slot := ring.try_read()) is None or not self._is_wanted(slot, first_leg, oldest):
+                if slot is not None:
+                    ring.release()
+                elif is_over():
+                    return None
+                else:
+                    yield
+            slots.append(slot)
+        return self._store(slots, store)
+
+    def take_dropped(self) -> int:
+        """Fragments that were too old, since this was last asked."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def close(self, leg: int) -> None:
+        """Tell rollout workers that play until they hear otherwise that ``leg`` is over."""
+        for ring in self._rings:
+            ring.close(leg)
+
+    def _is_wanted(self, slot: Slot, first_leg: int, oldest: int | None) -> bool:
+        if slot.meta["sequence"] < first_leg:
+            return False
+        if oldest is not None and slot.meta["policy_version"] < oldest:
+            self._dropped += 1
+            return False
+        return True
+
+    def _store(self, slots: Sequence[Slot], store: Store) -> ShardOfRound:
         fragments = self._post_process(slots)
         for fragment in fragments:
             store.add(fragment)
-        return sum(fragment.num_decisions for fragment in fragments), sum(slot.meta["env_steps"] for slot in slots)
+        return ShardOfRound(
+            decisions=sum(fragment.num_decisions for fragment in fragments),
+            env_steps=sum(slot.meta["env_steps"] for slot in slots),
+            policy_version=min(slot.meta["policy_version"] for slot in slots),
+        )
 
     def release(self) -> None:
         """Hand the round's slots back: not before it has been learnt from, for on-policy batches are views of them."""

@@ -43,6 +43,7 @@ class TrainingManager:
         }
         self.versions: dict[str, int] = dict.fromkeys(self.agent_groups, 0)  # of the policy that learns
         self.rounds = 0  # rounds that every ring has seen
+        self.legs = 0  # calls of advance
 
     @property
     def runtime_ids(self) -> tuple[str, ...]:
@@ -83,13 +84,16 @@ class TrainingManager:
         for runtime_id, policy_id in learners.items():
             rounds = {"policy_id": policy_id, "num_rounds": num_rounds, "base_sequence": self.rounds}
             for number in range(self._num_gradient_workers):
-                calls[self.worker(runtime_id, number)] = Call("work", {**rounds, "horizon": self._horizon})
+                calls[self.worker(runtime_id, number)] = Call(
+                    "work", {**rounds, "horizon": self._horizon, "leg": self.legs}
+                )
             calls[self.actor(runtime_id)] = Call("train", {**rounds, "max_updates": max_updates})
         return calls
 
     def advance(self, results: Mapping[str, Any], num_rounds: int) -> dict[str, dict[str, Any]]:
         """Note what the calls brought; returns each runtime id's report."""
         self.rounds += num_rounds
+        self.legs += 1
         reports = {runtime_id: results[self.actor(runtime_id)] for runtime_id in self.runtime_ids}
         for runtime_id, report in reports.items():
             self.versions[runtime_id] = report["version"]
@@ -97,6 +101,10 @@ class TrainingManager:
             for name in shares[0]["metrics"] if shares else ():
                 values = [share["metrics"][name] for share in shares if name in share["metrics"]]
                 report["metrics"][name] = sum(values) / len(values)
+            report["fragments_dropped"] = sum(share["dropped"] for share in shares)
+            for number, share in enumerate(shares):
+                for what, seconds in share["waited_s"].items():
+                    report[f"worker_{number}_waited_for_{what}_s"] = seconds
         return reports
 
     def freeze(self, policies: Mapping[str, str]) -> dict[str, str]:

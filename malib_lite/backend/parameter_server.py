@@ -142,6 +142,13 @@ class ParameterClient:
         assert snapshot is not None
         return snapshot
 
+    def newest(self, runtime_id: str, policy_id: str) -> Snapshot | None:
+        """The newest snapshot of a policy that is here by now, without waiting."""
+        link = self._links[runtime_id]
+        link.follow(policy_id)
+        link.poll(policy_id, 0)
+        return link.newest(policy_id)
+
     def forget(self, runtime_id: str, policy_id: str) -> None:
         """Stop following a policy."""
         self._links[runtime_id].forget(policy_id)

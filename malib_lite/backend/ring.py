@@ -24,8 +24,8 @@ from malib_lite.runtime.shared_memory import SharedFolder, attach
 
 META = ("sequence", "rows", "worker", "policy_version", "env_steps")  # int64 words at the head of every slot
 _ALIGN = 64  # bytes of a cache line: no two counters and no two arrays share one
-_HEAD, _TAIL, _DROPPED = 0, 8, 16  # words of the counters, a cache line apart
-_COUNTERS = 3 * _ALIGN
+_HEAD, _TAIL, _DROPPED, _CLOSED = 0, 8, 16, 24  # words of the counters, a cache line apart
+_COUNTERS = 4 * _ALIGN
 
 _fence_lock = threading.Lock()
 
@@ -126,13 +126,21 @@ class Ring:
         """Records that found the ring full and were dropped."""
         return int(self._counters[_DROPPED])
 
+    def is_closed(self, leg: int) -> bool:
+        """Whether the consumer has had enough of what it gets in ``leg``."""
+        return int(self._counters[_CLOSED]) > leg
+
     # -- producer -----------------------------------------------------------------------------------------------
 
-    def try_reserve(self) -> Slot | None:
-        """The slot to fill next, or None while the ring is full. Nothing is published until ``commit``."""
+    def try_reserve(self, drop: bool = False) -> Slot | None:
+        """The slot to fill next, or None while the ring is full. Nothing is published until ``commit``.
+
+        Args:
+            drop: never None: where the ring is full, a slot that is dropped, as with ``overflow`` "drop".
+        """
         head = self.head
         full = head - self.tail >= self._num_slots
-        if full and self._overflow == "block":
+        if full and self._overflow == "block" and not drop:
             return None
         fence()  # the consumer's reads of this slot come before our writes to it
         self._reserved_spare = full
@@ -155,6 +163,10 @@ class Ring:
             return None
         fence()  # the counter is read before the slot it announces
         return self._slots[tail % self._num_slots]
+
+    def close(self, leg: int) -> None:
+        """Tell the producer that no more is wanted in ``leg``; legs are numbered upwards, from 0."""
+        self._counters[_CLOSED] = leg + 1
 
     def release(self) -> None:
         """Hand the slot that ``try_read`` gave back to the producer."""

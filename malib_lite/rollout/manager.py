@@ -29,15 +29,17 @@ class RolloutWorkerManager:
         versions: Mapping[str, int],
         num_rounds: int,
         base_sequence: int,
+        leg: int,
         pools: Mapping[str, Mapping[str, float]] | None = None,
         evaluate: Mapping[str, bool] | None = None,
     ) -> dict[str, Call]:
-        """The calls by which every worker plays ``num_rounds`` rounds."""
+        """The calls by which every worker plays ``num_rounds`` rounds, or for as long as ``leg`` lasts."""
         arguments = {
             "learners": dict(learners),
             "first_versions": dict(versions),
             "num_rounds": num_rounds,
             "base_sequence": base_sequence,
+            "leg": leg,
             "pools": pools,
             "evaluate": evaluate,
         }

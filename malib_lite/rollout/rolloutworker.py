@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 from malib_lite.backend.parameter_server import Link, ParameterClient
-from malib_lite.backend.ring import Ring, RingSpec
+from malib_lite.backend.ring import Ring, RingSpec, Slot
 from malib_lite.contracts.environment import AgentID
 from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import VectorEnvironment
@@ -79,6 +79,7 @@ class WorkerSpec:
     subproc: Subproc | None = None
     teams: frozenset[str] = frozenset()  # runtime ids whose trajectories are joint
     agent_ids: bool = False
+    lockstep: bool = True  # with the learners (BSP)
 
 
 class RolloutWorker:
@@ -116,10 +117,14 @@ class RolloutWorker:
         first_versions: Mapping[str, int],
         num_rounds: int,
         base_sequence: int,
+        leg: int = 0,
         pools: Mapping[str, Mapping[str, float]] | None = None,
         evaluate: Mapping[str, bool] | None = None,
     ) -> Task:
-        """Play ``num_rounds`` fragments for each learner, each on exactly the version of its round (BSP).
+        """Play for the learners.
+
+        In lockstep ``num_rounds`` fragments for each, each on exactly the version of its round. Otherwise on the
+        newest version that is there, until every learner has had enough.
 
         Args:
             learners: id of the policy that is trained, by runtime id.
@@ -127,6 +132,7 @@ class RolloutWorker:
                 next one.
             base_sequence: records that each ring had seen before the first round. A worker that takes over from one
                 that died sees in the rings how far that one had come, and goes on from there.
+            leg: number of the stretch of training.
             pools: mixtures (probability by policy id) for whoever does not learn in an arena, by runtime id.
             evaluate: how the members of each runtime id's pool act.
 
@@ -145,6 +151,9 @@ class RolloutWorker:
                 players = yield from self._make_pools(self._environments[number], others, evaluate or {}, seed)
                 sampler.use_pools(players)
             self._opposition = opposition
+        if not self._spec.lockstep:
+            yield from self._play_freely(learners, first_versions, leg)
+            return Books.sum(sampler.take_books() for sampler in self._samplers).to_json()
         done = min(ring.head for ring in self._rings.values()) - base_sequence
         for number in range(done, num_rounds):
             for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
@@ -239,16 +248,49 @@ class RolloutWorker:
                 while (slot := ring.try_reserve()) is None:
                     yield
                 slots[runtime_id] = slot
+        self._fill(sampler, slots, sequence, due)
+
+    def _fill(
+        self, sampler: Sampler, slots: Mapping[str, Slot], sequence: int, due: Collection[str] | None = None
+    ) -> None:
+        """Play a fragment into ``slots`` and send those of the runtime ids that are ``due``; None: all."""
         steps, episodes = sampler.books.env_steps, sampler.books.length.count
         rows = sampler.play(slots, self._row.pulse)
         steps, episodes = sampler.books.env_steps - steps, sampler.books.length.count - episodes
-        for runtime_id, ring in due.items():
-            slots[runtime_id].write_meta(
-                sequence=sequence, rows=rows[runtime_id], worker=self._worker,
-                policy_version=sampler.learners[runtime_id].version, env_steps=steps,
-            )  # fmt: skip
-            ring.commit()
+        for runtime_id, slot in slots.items():
+            if due is None or runtime_id in due:
+                slot.write_meta(
+                    sequence=sequence, rows=rows[runtime_id], worker=self._worker,
+                    policy_version=sampler.learners[runtime_id].version, env_steps=steps,
+                )  # fmt: skip
+                self._rings[runtime_id].commit()
         self._row.add(step=1, env_steps=steps, episodes=episodes)
+
+    def _play_freely(
+        self, learners: Mapping[str, str], first_versions: Mapping[str, int], leg: int
+    ) -> Generator[None, None, None]:
+        """Fragments on the newest parameters, for as long as anybody wants them."""
+        while not all(ring.is_closed(leg) for ring in self._rings.values()):
+            for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
+                if all(self._rings[runtime_id].is_closed(leg) for runtime_id in arena):
+                    continue
+                for runtime_id in arena:
+                    newest = self._client.newest(runtime_id, learners[runtime_id])
+                    if newest is None or newest.version < first_versions[runtime_id]:
+                        newest = yield from self._client.wait_for(
+                            runtime_id, learners[runtime_id], first_versions[runtime_id]
+                        )
+                    learner = sampler.learners[runtime_id]
+                    learner.policy.import_state(newest.arrays)
+                    learner.version = newest.version
+                slots = {}
+                for runtime_id in arena:
+                    ring = self._rings[runtime_id]
+                    while (slot := ring.try_reserve(drop=ring.is_closed(leg))) is None:
+                        yield
+                    slots[runtime_id] = slot
+                self._fill(sampler, slots, leg)
+            yield
 
     def _make_pools(
         self,

@@ -59,3 +59,20 @@ def plot_table(
     side.set(xlabel="mixture")
     figure.colorbar(image, ax=side, label=f"payoff to {players[0]}")
     figure.savefig(path, dpi=130)
+
+
+def plot_timeline(path: Path, title: str, iterations: Sequence[tuple[int, float, float, bool]]) -> None:
+    """Draw what each worker did when: a bar for each iteration (worker, begin, end, whether it counted), in seconds."""
+    workers = sorted({worker for worker, *_ in iterations})
+    start = min(began for _, began, _, _ in iterations)
+    figure = Figure(figsize=(9, 1.2 + 0.5 * len(workers)), layout="constrained")
+    axes = figure.subplots()
+    number = dict.fromkeys(workers, 0)
+    for worker, began, ended, counted in iterations:
+        shade = ("tab:blue", "tab:cyan")[number[worker] % 2] if counted else "tab:red"
+        axes.broken_barh([(began - start, ended - began)], (workers.index(worker) - 0.35, 0.7), color=shade)
+        number[worker] += 1
+    axes.set(title=title, xlabel="seconds", yticks=range(len(workers)), ylim=(len(workers) - 0.4, -0.6))
+    axes.set_yticklabels([f"worker {worker}: {number[worker]}" for worker in workers])
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)

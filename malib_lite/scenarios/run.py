@@ -16,6 +16,9 @@ from malib_lite.runtime.console import Console
 from malib_lite.runtime.metrics import MetricsWriter
 from malib_lite.runtime.run_folder import RunFolder
 
+# What learners report of their gradient workers
+SYNC_COUNTS = ("gradients_applied", "gradients_ignored", "fragments_dropped", "max_staleness")
+
 
 @dataclass
 class Leg:
@@ -42,6 +45,8 @@ class Run:
     episodes: int = 0
     updates: int = 0
     env_crashes: int = 0
+    sync: dict[str, dict[str, float]] = field(default_factory=dict)  # what sync modes did, by runtime id
+    timelines: dict[str, list[Any]] = field(default_factory=dict)  # of gradient workers, from the busiest leg
     _bar: Callable[[int, str], None] = lambda done, note: None
     _unit: str = ""
     _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -62,7 +67,19 @@ class Run:
         self.env_steps += leg.books.env_steps
         self.episodes += leg.books.length.count
         self.updates += sum(report["new_updates"] for report in leg.reports.values())
+        for runtime_id, report in leg.reports.items():
+            self._count_sync(runtime_id, report)
         self.count_crashes(leg.books)
+
+    def _count_sync(self, runtime_id: str, report: Mapping[str, Any]) -> None:
+        if "gradients_applied" in report:
+            counts = {name: report[name] for name in (*SYNC_COUNTS, "wall_s")}
+            before = self.sync.setdefault(runtime_id, dict.fromkeys(counts, 0))
+            for name, count in counts.items():
+                before[name] = max(before[name], count) if name.startswith("max_") else before[name] + count
+        timeline = report.get("timeline", [])
+        if len(timeline) > len(self.timelines.get(runtime_id, [])):
+            self.timelines[runtime_id] = timeline
 
     def count_crashes(self, books: Books) -> None:
         """Add the processes of environments that died, and say so; those of evaluations count, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +13,9 @@ from gymnasium.spaces.utils import flatdim
 from malib_lite import registry
 from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.agent.independent_agent import IndependentAgent
+from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.agent.team_agent import TeamAgent
-from malib_lite.config import ConfigError, PositiveInt, build, config, option, suggest, to_dict
+from malib_lite.config import ConfigError, build, config, option, suggest, to_dict
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import Creator, describe_environment
 from malib_lite.models.actions import array_action_space
@@ -35,11 +37,10 @@ TEAM = "team"  # the runtime id of all agents together
 
 
 @config
-class TrainingConfig:
+class TrainingConfig(SyncConfig):
     """The ``training_config`` of MALib's documents."""
 
     type: AgentClass | None = option(None, "the kind of agent interface; None: the one that the algorithm needs")
-    learners: PositiveInt = option(1, "K, gradient workers of each learner, with rollout workers of their own")
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
 
@@ -173,7 +174,7 @@ class Scenario(ABC):
             "rollout": to_dict(self.rollout),
             "trainer": _one_or_all(trainers),
             "model": _one_or_all(models),
-            "training": {"learners": self.training.learners},
+            "training": {field.name: getattr(self.training, field.name) for field in dataclasses.fields(SyncConfig)},
             "stopping": to_dict(self.stopping),
         }
 
@@ -224,10 +225,10 @@ class Scenario(ABC):
         self.trainers[runtime_id] = (trainer_class, settings)
         self.interfaces[runtime_id] = self._interface(trainer_class)
         modules = self.policies[runtime_id].make(0).modules()
-        if self.training.learners > 1 and any(isinstance(module, RunningNormaliser) for module in modules):
+        if self.training.num_gradient_workers and any(isinstance(module, RunningNormaliser) for module in modules):
             raise ConfigError(
-                f"'training.learners' = {self.training.learners}: running statistics (the model's normalise_...) are "
-                "those of one learner"
+                f"'training.learners' = {self.training.learners}, 'training.sync' = '{self.training.sync}': running "
+                "statistics (the model's normalise_...) are those of one learner in lockstep (1, 'bsp')"
             )
 
     def _interface(self, trainer_class: type[Trainer[Any, Any]]) -> type[AgentInterface]:

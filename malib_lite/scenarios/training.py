@@ -35,7 +35,9 @@ def train(
     while True:
         calls = {
             **run.training.calls(learners, rounds, budget.updates),
-            **run.rollout.calls(learners, run.training.versions, rounds, run.training.rounds, pools, evaluate),
+            **run.rollout.calls(
+                learners, run.training.versions, rounds, run.training.rounds, run.training.legs, pools, evaluate
+            ),
         }
         results = run.runtime.run(calls, run.watch)
         leg.books = run.rollout.retrieve(results)

@@ -1,0 +1,202 @@
+"""The learner's side of its gradient workers: a sync mode with rings, an optimiser and a clock wrapped around it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from malib_lite.agent.gradients import (
+    GONE,
+    SHARD_IS_HERE,
+    SHARD_IS_USED_UP,
+    STOP,
+    WorkerLink,
+    unflatten,
+    weighted_mean,
+)
+from malib_lite.agent.means import Means
+from malib_lite.backend.ring import Ring, Slot
+from malib_lite.backend.sync import Aggregate, SyncMode
+from malib_lite.contracts.trainer import Trainer
+
+_TIMELINE_LENGTH = 400  # iterations that are kept for plots
+
+
+class Shard(NamedTuple):
+    """What a gradient worker says of the data that it has got."""
+
+    worker: int
+    decisions: int
+    env_steps: int
+    policy_version: int  # the oldest that played it
+
+
+def _shard(worker: int, record: Slot) -> Shard:
+    meta = record.meta
+    assert meta["sequence"] == SHARD_IS_HERE
+    return Shard(worker, meta["rows"], meta["env_steps"], meta["policy_version"])
+
+
+class Iteration(NamedTuple):
+    """What a worker did when; times are those of ``time.monotonic``, which all processes share."""
+
+    worker: int
+    began: float  # the permit was given
+    ended: float  # the gradient was there
+    counted: bool  # or ignored
+
+
+class _Gradient(NamedTuple):
+    row: np.ndarray  # (P,) float32
+    num_samples: int
+    version: int  # of the networks that it was computed on
+
+
+class Conductor:
+    """Lets gradient workers begin, takes their gradients in, and applies what the sync mode says is to be applied.
+
+    :meth:`turn` is called again and again; it never waits.
+    """
+
+    def __init__(self, links: Sequence[WorkerLink]) -> None:
+        self._permits: list[Ring] = [link.permits.open() for link in links]
+        self._records: list[Ring] = [link.records.open() for link in links]
+        self.forget()
+
+    def forget(self) -> None:
+        """Count anew."""
+        self.applied = self.ignored = self.max_staleness = 0
+        self.timeline: list[Iteration] = []  # the first iterations
+
+    def begin(
+        self,
+        trainer: Trainer[Any, Any],
+        sync: SyncMode,
+        publish: Callable[[], int],
+        means: Means,
+        longest_iteration_s: float | None = None,
+    ) -> None:
+        """Conduct another stretch of training.
+
+        Args:
+            sync: whose members are those whose shards are there.
+            publish: makes the networks known to the workers; returns their version.
+            means: where metrics go.
+            longest_iteration_s: an iteration that lasts longer is interrupted; None: never.
+        """
+        self._trainer, self._sync, self._publish, self._means = trainer, sync, publish, means
+        self._longest_s = longest_iteration_s
+        self._version = publish()
+        self._gradients: dict[tuple[int, int], _Gradient] = {}
+        self._busy: dict[int, float] = {}  # when workers that have a permit, and have not submitted, got it
+        self.arrived: deque[Shard] = deque()
+        self.used_up: deque[int] = deque()  # workers whose shards are
+        self.gone: set[int] = set()
+        self._stopped = False
+
+    @property
+    def num_workers(self) -> int:
+        """K."""
+        return len(self._permits)
+
+    def shards(self) -> Generator[None, None, list[Shard]]:
+        """Wait until every worker has its shard of a round; in the workers' order."""
+        shards = []
+        for worker, records in enumerate(self._records):
+            while (record := records.try_read()) is None:
+                yield
+            shards.append(_shard(worker, record))
+            records.release()
+        return shards
+
+    def turn(self, stop: bool = False) -> bool:
+        """Grant, collect and apply what there is; whether there was anything.
+
+        Args:
+            stop: whoever asks for another iteration is told that there is none.
+        """
+        granted = self._grant(stop)
+        collected = [self._collect(worker) for worker in range(self.num_workers)]
+        return granted or any(collected) or self._interrupt()
+
+    def stop(self) -> None:
+        """Tell all workers, whatever they are doing, that the stretch is over. What they are computing still counts."""
+        self._stopped = True
+        for worker in range(self.num_workers):
+            self._permit(worker, STOP)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _grant(self, stop: bool) -> bool:
+        granted = False
+        for worker in self._sync.clocks if not self._stopped else ():
+            if worker not in self._busy and self._sync.begin(worker) is not None:
+                self.max_staleness = max(self.max_staleness, self._sync.max_staleness)
+                self._permit(worker, STOP if stop else self._sync.clocks[worker])
+                self._busy[worker] = time.monotonic()
+                granted = True
+        return granted
+
+    def _permit(self, worker: int, iteration: int) -> None:
+        """A worker has used up its last permit when it gets the next, so there is always room."""
+        slot = self._permits[worker].try_reserve()
+        assert slot is not None
+        slot.write_meta(sequence=iteration, rows=0, worker=worker, policy_version=self._version, env_steps=0)
+        self._permits[worker].commit()
+
+    def _collect(self, worker: int) -> bool:
+        record = self._records[worker].try_read()
+        if record is None:
+            return False
+        kind, meta = record.meta["sequence"], record.meta
+        if kind == SHARD_IS_HERE:
+            self.arrived.append(_shard(worker, record))
+            if worker not in self._sync.clocks:
+                self._sync.join(worker)
+        elif kind == SHARD_IS_USED_UP:
+            self.used_up.append(worker)
+        elif kind == GONE:
+            self.gone.add(worker)
+            self._busy.pop(worker, None)
+            self._apply(self._sync.leave(worker))
+        elif self._sync.expects(worker, kind):
+            row = record.arrays["gradient"].copy()
+            self._gradients[worker, kind] = _Gradient(row, meta["rows"], meta["policy_version"])
+            self._note(worker, counted=True)
+            self._apply(self._sync.submit(worker, kind))
+        else:  # it was interrupted meanwhile
+            self.ignored += 1
+            self._note(worker, counted=False)
+        self._records[worker].release()
+        return True
+
+    def _note(self, worker: int, counted: bool) -> None:
+        began = self._busy.pop(worker)
+        if len(self.timeline) < _TIMELINE_LENGTH:
+            self.timeline.append(Iteration(worker, began, time.monotonic(), counted))
+
+    def _apply(self, aggregates: Sequence[Aggregate]) -> None:
+        for aggregate in aggregates:
+            if not aggregate.contributions:
+                continue
+            gradients = [self._gradients.pop(key) for key in aggregate.contributions]
+            mean = weighted_mean([g.row for g in gradients], [g.num_samples for g in gradients])
+            self._means.add(self._trainer.apply_gradients(unflatten(mean, self._trainer.parameters())))
+            for gradient in gradients:
+                self._means.add({"gradient_lag": float(self._version - gradient.version)})
+            self.applied += len(gradients)
+            self._version = self._publish()
+
+    def _interrupt(self) -> bool:
+        """End iterations that have lived too long. Whoever computes one still may go on only when it has submitted."""
+        if self._longest_s is None:
+            return False
+        late = [worker for worker, since in self._busy.items() if time.monotonic() - since > self._longest_s]
+        for worker in late:
+            self._busy[worker] = time.monotonic()
+            self._apply(self._sync.interrupt(worker))
+        return bool(late)
