@@ -15,7 +15,7 @@ import torch
 
 from malib_lite.agent.agent_spec import AgentSpec
 from malib_lite.agent.gradient_worker import GradientWorker, GradientWorkerSpec
-from malib_lite.agent.gradients import PERMIT_LAYOUT, WorkerLink, record_layout
+from malib_lite.agent.gradients import NUM_PERMITS, PERMIT_LAYOUT, WorkerLink, record_layout
 from malib_lite.agent.manager import TrainingManager
 from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.parameter_server import ParameterClient
@@ -163,7 +163,7 @@ def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
         for number in range(scenario.training.num_gradient_workers):
             name = f"{index}-{number}"
             links[runtime_id].append(
-                WorkerLink(RingSpec(f"permits-{name}", PERMIT_LAYOUT), RingSpec(f"records-{name}", layout))
+                WorkerLink(RingSpec(f"permits-{name}", PERMIT_LAYOUT, NUM_PERMITS), RingSpec(f"records-{name}", layout))
             )
     return links
 
@@ -226,6 +226,7 @@ def _actors(
                     TrainingManager.worker(runtime_id, number),
                     GradientWorker,
                     {"spec": GradientWorkerSpec(own, interface, number, link)},
+                    restarts=rollout.worker_restarts,
                 )
             )
         learners.append(

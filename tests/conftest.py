@@ -6,6 +6,9 @@ import pytest
 
 from malib_lite.runtime.shared_memory import PREFIX, _places
 
+# before JAX is imported, here or in a child: compiling well takes far longer than what is compiled here runs
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 
 def run_folders(pid):
     """Names of the shared folders that the process ``pid`` made and that are still there."""

@@ -1,7 +1,12 @@
-"""Tiny environments whose every number is known beforehand. Import them as ``from fakes import CountingEnv``."""
+"""Tiny environments whose every number is known beforehand. Import them as ``from fakes import CountingEnv``.
+
+Processes that make one of them import this module: nothing heavy may be imported here.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,6 +89,44 @@ class CrashingEnv(CountingEnv):
         if self.num_episodes == self.crash_episode + 1 and self.count + 1 == self.at:
             raise ValueError("boom")
         return super().time_step(actions)
+
+
+class DyingEnv(CountingEnv):
+    """Kills its process, or hangs, when the file ``once`` can be removed: at step ``at``, 0 for the reset."""
+
+    def __init__(self, once: str, at: int = 2, hang: bool = False) -> None:
+        super().__init__(length=4)
+        self.configs = {"once": once, "at": at, "hang": hang}
+        self.once, self.at, self.hang = once, at, hang
+
+    def die(self):
+        try:
+            os.remove(self.once)
+        except FileNotFoundError:
+            return
+        if self.hang:
+            time.sleep(1000)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def reset_episode(self, seed):
+        if self.at == 0:
+            self.die()
+        return super().reset_episode(seed)
+
+    def time_step(self, actions) -> TimeStep:
+        if self.count + 1 == self.at:
+            self.die()
+        return super().time_step(actions)
+
+
+class UnevenEnv(DyingEnv):
+    """Its episodes are of different lengths."""
+
+    def reset_episode(self, seed):
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.length = int(self.rng.integers(2, 9))
+        return super().reset_episode(seed)
 
 
 class SlowEnv(CountingEnv):

@@ -117,14 +117,14 @@ def test_noise_travels_with_the_parameters():
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Discrete(3), r"ddpg needs Box actions.*Discrete\(3\).*dqn and discrete_sac"),
-        (spaces.MultiDiscrete([2, 2]), r"ddpg needs Box actions.*pg and ppo"),
-        (spaces.Box(-np.inf, 1.0, (2,)), r"ddpg needs.*finite bounds.*pg and ppo"),
+        (spaces.Discrete(3), r"ddpg needs Box actions.*Discrete\(3\)"),
+        (spaces.MultiDiscrete([2, 2]), r"ddpg needs Box actions.*MultiDiscrete"),
+        (spaces.Box(-np.inf, 1.0, (2,)), r"ddpg needs.*finite bounds.*inf"),
         (spaces.Box(0, 255, (2,), np.uint8), r"ddpg needs.*floating-point"),
         (spaces.Box(np.float32([0, 1]), np.float32([1, 1])), r"ddpg needs bounds that differ"),
     ],
 )
-def test_spaces_that_do_not_fit_are_refused_with_what_would(space, message):
+def test_spaces_that_do_not_fit_are_refused(space, message):
     with pytest.raises(ConfigError, match=message):
         make(ALGORITHM, spaces.Discrete(1), space, {})
 

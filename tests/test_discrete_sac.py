@@ -84,8 +84,8 @@ def test_the_temperature_brings_the_entropy_to_its_aim(share):
     assert metrics["entropy"] == pytest.approx(aim, abs=0.03)
 
 
-def test_spaces_that_do_not_fit_are_refused_with_what_would():
-    with pytest.raises(ConfigError, match=r"discrete_sac needs Discrete actions.*a2c, ddpg, pg, ppo and sac take cont"):
+def test_spaces_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match=r"discrete_sac needs Discrete actions from 0.*Box\("):
         make(ALGORITHM, spaces.Discrete(2), spaces.Box(-1, 1, (2,)), {})
     with pytest.raises(ConfigError, match=r"discrete_sac needs Discrete actions from 0.*MultiDiscrete"):
         make(ALGORITHM, spaces.Discrete(2), spaces.MultiDiscrete([2, 2]), {})

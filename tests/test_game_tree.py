@@ -9,6 +9,7 @@ import pytest
 from open_spiel.python.algorithms import expected_game_score, exploitability, policy_aggregator
 from open_spiel.python.policy import TabularPolicy
 from scipy.optimize import linprog
+from scipy.sparse import coo_matrix, hstack
 
 from malib_lite.contracts.exact import ExactGame
 from malib_lite.envs.open_spiel import OpenSpielEnv, exact
@@ -261,6 +262,72 @@ def respond(game, pools, mixtures):
     """The pools with a best response to the mixtures appended to each."""
     responses = [game.best_response(agent, pools, mixtures)[1] for agent in game.agents]
     return [np.concatenate([pool, new[None]]) for pool, new in zip(pools, responses, strict=True)]
+
+
+def flows(own):
+    """E and e of a player's plans x: E x = e, the empty sequence weighs 1 and every other what is played after it."""
+    infosets = np.arange(len(own.legal))
+    infoset, action = np.nonzero(own.legal)
+    rows = np.r_[0, 1 + infosets, 1 + infoset]
+    columns = np.r_[own.count - 1, own.parent, infoset * own.legal.shape[1] + action]
+    entries = np.r_[1.0, -np.ones(len(infosets)), np.ones(len(infoset))]
+    return coo_matrix((entries, (rows, columns)), (1 + len(infosets), own.count)), np.eye(1 + len(infosets))[0]
+
+
+def solve_sequence_form(game):
+    """An equilibrium of a game of two, one (I, A) table for each player, and its value, by linear programs.
+
+    Koller, Megiddo and von Stengel 1996: the player chooses a plan x and for each information set of the other what is
+    to be had there at most, q, so that no sequence of the other is worth more. What the root is worth is the value.
+    """
+    sequences, tables, values = game._sequences, [], []
+    payoff = coo_matrix((game._weight[0], [own.leaf for own in sequences]), [own.count for own in sequences])
+    for own, other, gain in ((*sequences, payoff), (*sequences[::-1], -payoff.T)):
+        (of_own, start), (of_other, root) = flows(own), flows(other)
+        exists = np.append(other.legal.ravel(), True)
+        result = linprog(
+            c=np.r_[np.zeros(own.count), -root],
+            A_ub=hstack([-gain.T, of_other.T]).tocsr()[exists],
+            b_ub=np.zeros(exists.sum()),
+            A_eq=hstack([of_own, coo_matrix((len(start), len(root)))]),
+            b_eq=start,
+            bounds=[(0, None)] * own.count + [(None, None)] * len(root),
+        )
+        plan = np.maximum(result.x[: own.count], 0)
+        weight, before = plan[:-1].reshape(own.legal.shape) * own.legal, plan[own.parent, None]
+        anything = own.legal / own.legal.sum(axis=1, keepdims=True)  # at information sets that never come
+        table = np.where(before > 1e-9, weight / np.maximum(before, 1e-9), anything)
+        tables.append((table / table.sum(axis=1, keepdims=True))[None])
+        values.append(-result.fun)
+    assert values[0] == pytest.approx(-values[1], abs=1e-9)
+    return tables, values[0]
+
+
+@pytest.mark.parametrize(
+    "env_id, value", [("kuhn_poker", -1 / 18), ("leduc_poker", -0.085606424078), (GOOFSPIEL_4, 0.0)]
+)
+def test_values_of_the_games(env_id, value):
+    """Equilibria found elsewhere have no NashConv here, and the payoff that is published; uniform play has neither."""
+    game = make(env_id)
+    tables, solved = solve_sequence_form(game)
+    assert solved == pytest.approx(value, abs=1e-9)
+    assert game.payoffs(tables).ravel() == pytest.approx([value, -value], abs=1e-8)
+    assert game.nash_conv(tables, alone(game)) == pytest.approx(0.0, abs=1e-8)
+    assert game.nash_conv(uniform(game), alone(game)) > 0.9
+
+
+def test_double_oracle_solves_rock_paper_scissors():
+    """In three iterations from rock alone: paper beats it, scissors beat paper, and then nothing is left."""
+    game = make("matrix_rps")
+    pools, trace = [np.eye(3)[:1, None]] * 2, []
+    while not trace or trace[-1] > 1e-6:
+        matrix = game.payoffs(pools)[0]
+        mixtures = [solve_zero_sum(matrix)[0], solve_zero_sum(-matrix.T)[0]]
+        trace.append(game.nash_conv(pools, mixtures))
+        pools = respond(game, pools, mixtures) if trace[-1] > 1e-6 else pools
+    assert trace == pytest.approx([2.0, 2.0, 0.0])
+    for mixture in mixtures:
+        np.testing.assert_allclose(mixture, 1 / 3, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", [uniform, first_legal])

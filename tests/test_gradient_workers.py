@@ -106,12 +106,9 @@ class Learner:
                 slot.arrays[f"extra/{extra}"][: len(array)] = array
             slot.write_meta(sequence=self.rounds, rows=ROWS, worker=worker, policy_version=0, env_steps=ROWS)
             ring.commit()
-        call = {"policy_id": "p", "num_rounds": 1, "base_sequence": self.rounds}
+        call = {"policy_id": "p", "num_rounds": 1, "base_sequence": self.rounds, "leg": self.rounds}
         self.rounds += 1
-        calls = {
-            f"worker-{k}": Call("work", {**call, "horizon": HORIZON, "leg": self.rounds - 1})
-            for k in range(len(self.rings))
-        }
+        calls = {f"worker-{k}": Call("work", {**call, "horizon": HORIZON}) for k in range(len(self.rings))}
         return self.runtime.run({**calls, "learner": Call("train", call)})["learner"]
 
 

@@ -109,6 +109,20 @@ def test_optima_of_the_cooperative_games():
     assert pure(tables_of("prisoners_dilemma"), 0, 0) == [3, 3] and pure(tables_of("prisoners_dilemma"), 1, 1) == [1, 1]
 
 
+@pytest.mark.parametrize(("env_id", "uniform", "best"), [("climbing", -31 / 9, 11), ("penalty", (22 - 200) / 9, 10)])
+def test_what_the_cooperative_games_are_worth(env_id, uniform, best):
+    """At uniform play, and at the best; per round, whatever the number of rounds."""
+    payoffs = np.moveaxis(tables_of(env_id).payoffs[0], -1, 0)
+    assert payoffs[0].mean() == pytest.approx(uniform) and np.array_equal(payoffs[0], payoffs[1])
+    description = env_desc_gen(env_id=env_id, rounds=25)
+    env = description["creator"](**description["config"])
+    env.begin(seed=0)
+    earned = 0.0
+    while not env.finished:
+        earned += env.advance(dict.fromkeys(env.possible_agents, 0)).rewards["player_0"]
+    assert earned == 25 * best
+
+
 @pytest.mark.parametrize(
     "env_id, openspiel",
     [("matching_pennies", "matrix_mp"), ("rock_paper_scissors", "matrix_rps"), ("shapley", "matrix_shapleys_game")],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from malib_lite.algorithms.returns import gae, returns_to_go
+from malib_lite.algorithms.returns import accumulated_rewards, gae, n_step_returns, returns_to_go, vtrace
 
 NO, YES = False, True
 
@@ -121,6 +121,78 @@ def test_rows_that_are_not_valid_break_the_chain():
     np.testing.assert_allclose(advantage, [[1 + 3.5, 1 + 0.5 * 6.5], [0, 2 + 4.5], [5 + 1.5, 0]])
     returns = returns_to_go(reward, terminated, truncated, valid, discount=0.5)
     np.testing.assert_allclose(returns, [[1, 2], [0, 2], [5, 0]])
+
+
+def test_n_step_returns_are_their_definition():
+    """As many rewards as there are up to n, then the value of what came after the last of them."""
+    reward, value, terminated, truncated, valid = streams = random_streams(2)
+    for n_step in (1, 2, 5, 100):
+        expected = np.zeros_like(reward)
+        for start, s in np.argwhere(valid):
+            for k in range(n_step):
+                t = start + k
+                expected[start, s] += 0.9**k * reward[t, s]
+                last = k + 1 == n_step or truncated[t, s] or t + 1 == len(reward) or not valid[t + 1, s]
+                if terminated[t, s]:
+                    break
+                if last:
+                    expected[start, s] += 0.9 ** (k + 1) * value[t + 1, s]
+                    break
+        returns = n_step_returns(*streams, discount=0.9, n_step=n_step)
+        np.testing.assert_allclose(returns, expected, atol=1e-12)
+    np.testing.assert_allclose(returns[valid], monte_carlo(*streams, discount=0.9)[valid], atol=1e-12)
+
+
+def test_vtrace_is_its_definition():
+    """Equation 1 of Espeholt et al. 2018, summed up to the end of the piece; with both clips in use."""
+    reward, value, terminated, truncated, valid = random_streams(3)
+    log_ratio = np.random.default_rng(4).normal(size=reward.shape)
+    ratio = np.exp(log_ratio)
+    rho, c = np.minimum(1.2, ratio), 0.8 * np.minimum(0.9, ratio)
+    log_ratio[~valid] = np.nan
+    target = np.zeros_like(reward)
+
+    def goes_on(t, s):
+        return not (terminated[t, s] or truncated[t, s] or t + 1 == len(reward) or not valid[t + 1, s])
+
+    for start, s in np.argwhere(valid):
+        target[start, s], weight, t = value[start, s], 1.0, start
+        while True:
+            following = 0.0 if terminated[t, s] else value[t + 1, s]
+            target[start, s] += weight * rho[t, s] * (reward[t, s] + 0.9 * following - value[t, s])
+            weight *= 0.9 * c[t, s]
+            if not goes_on(t, s):
+                break
+            t += 1
+    advantage = np.zeros_like(reward)
+    for t, s in np.argwhere(valid):
+        following = 0.0 if terminated[t, s] else target[t + 1, s] if goes_on(t, s) else value[t + 1, s]
+        advantage[t, s] = rho[t, s] * (reward[t, s] + 0.9 * following - value[t, s])
+    ours = vtrace(log_ratio, reward, value, terminated, truncated, valid, 0.9, 1.2, 0.9, 0.8)
+    np.testing.assert_allclose(ours[0], target, atol=1e-12)
+    np.testing.assert_allclose(ours[1], advantage, atol=1e-12)
+
+
+def test_vtrace_on_policy_is_n_step():
+    streams = random_streams(5)
+    target, _ = vtrace(np.zeros_like(streams[0]), *streams, discount=0.9)
+    np.testing.assert_allclose(target, n_step_returns(*streams, discount=0.9, n_step=100), atol=1e-12)
+
+
+def test_accumulated_rewards_by_hand():
+    """The first stream is truncated, shows its final observation and begins anew; the second goes on for ever."""
+    reward = np.array([[1.0, 1.0], [2.0, 1.0], [np.nan, 1.0], [4.0, 1.0]])
+    terminated = np.zeros((4, 2), bool)
+    truncated = np.array([[NO, NO], [YES, NO], [NO, NO], [NO, NO]])
+    valid = np.array([[YES, YES], [YES, YES], [NO, YES], [YES, YES]])
+    sums, carried = accumulated_rewards(reward, terminated, truncated, valid, discount=0.5)
+    assert sums[valid].tolist() == [1.0, 1.0, 2.5, 1.5, 1.75, 4.0, 1.875]
+    assert carried.tolist() == [4.0, 1.875]
+    ones, yes, no = np.ones((1, 2)), np.ones((1, 2), bool), np.zeros((1, 2), bool)
+    for there, expected in ((carried, [3.0, 1.9375]), (None, [1.0, 1.0]), (np.ones(5), [1.0, 1.0])):
+        sums, after = accumulated_rewards(ones, np.array([[NO, YES]]), no, yes, 0.5, there)
+        assert sums[0].tolist() == expected and after.tolist() == [expected[0], 0.0]
+    assert carried.tolist() == [4.0, 1.875]  # is the caller's
 
 
 def test_shapes_and_dtypes_are_checked():

@@ -106,10 +106,10 @@ def test_target_critics_follow():
         torch.testing.assert_close(new, old + 0.25 * (leader - old))
 
 
-def test_spaces_that_do_not_fit_are_refused_with_what_would():
-    with pytest.raises(ConfigError, match=r"sac needs Box actions.*Discrete\(3\).*dqn and discrete_sac"):
+def test_spaces_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match=r"sac needs Box actions.*Discrete\(3\)"):
         make(ALGORITHM, spaces.Discrete(1), spaces.Discrete(3), {})
-    with pytest.raises(ConfigError, match=r"sac needs.*finite bounds.*pg and ppo"):
+    with pytest.raises(ConfigError, match=r"sac needs.*finite bounds.*inf"):
         make(ALGORITHM, spaces.Discrete(1), spaces.Box(-np.inf, np.inf, (2,)), {})
     with pytest.raises(ConfigError, match="capacity"):
         make(ALGORITHM, spaces.Discrete(1), BOX, {"capacity": 100})
@@ -158,10 +158,13 @@ def test_identity(tmp_path, learns):
     assert (summary["return_mean"] >= 90) == learns, summary["return_mean"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("learns", [True, False])
 def test_pendulum(tmp_path, learns):
-    """Random play earns -1230, the best about -150."""
-    trainer = {} if learns else {"learning_rate": 0.0, "updates_per_step": 0.01}  # more such updates change nothing
-    summary = train(tmp_path, env="gym/Pendulum-v1", algorithm="sac", steps=6000, trainer=trainer)
+    """Random play earns -1230, the best about -150. Seconds, for networks are small, and updates few and bold."""
+    trainer = {"updates_per_step": 0.2, "learning_rate": 5e-3, "discount": 0.95, "tau": 0.05, "batch_size": 64}
+    summary = train(
+        tmp_path, env="gym/Pendulum-v1", algorithm="sac", steps=6000 if learns else 600,
+        trainer=trainer if learns else {**trainer, "learning_rate": 0.0}, model={"hidden_sizes": [64, 64]},
+        rollout={"eval_interval": 1000},
+    )  # fmt: skip
     assert (summary["return_mean"] >= -700) == learns, summary["return_mean"]

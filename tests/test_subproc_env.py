@@ -13,12 +13,12 @@ import time
 
 import numpy as np
 import pytest
-from fakes import CountingEnv, CrashingEnv, MaskedEnv, TurnEnv
+from fakes import CountingEnv, CrashingEnv, DyingEnv, MaskedEnv, TurnEnv, UnevenEnv
 
 from malib_lite.algorithms import ppo, random_policy
 from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.config import ConfigError
-from malib_lite.contracts.environment import TimeStep, describe
+from malib_lite.contracts.environment import describe
 from malib_lite.envs.gym import GymEnv
 from malib_lite.envs.mdp import MDPEnvironment
 from malib_lite.rollout.config import RolloutConfig
@@ -32,34 +32,6 @@ from malib_lite.runtime.helper import HelperDied
 from malib_lite.scenarios.marl_scenario import MARLScenario
 
 ARRAYS = ("acting", "action_mask", "reward", "terminated", "truncated", "observation")
-
-
-class DyingEnv(CountingEnv):
-    """Kills its process, or hangs, when the file ``once`` can be removed: at step ``at``, 0 for the reset."""
-
-    def __init__(self, once: str, at: int = 2, hang: bool = False) -> None:
-        super().__init__(length=4)
-        self.configs = {"once": once, "at": at, "hang": hang}
-        self.once, self.at, self.hang = once, at, hang
-
-    def die(self):
-        try:
-            os.remove(self.once)
-        except FileNotFoundError:
-            return
-        if self.hang:
-            time.sleep(1000)
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-    def reset_episode(self, seed):
-        if self.at == 0:
-            self.die()
-        return super().reset_episode(seed)
-
-    def time_step(self, actions) -> TimeStep:
-        if self.count + 1 == self.at:
-            self.die()
-        return super().time_step(actions)
 
 
 def everywhere(venv):
@@ -194,16 +166,6 @@ def test_a_process_that_dies_at_a_reset_costs_the_other_episodes_in_it(make, tmp
     assert view.observation[:, 0].tolist() == [2, 1] and not view.truncated.any()
 
 
-class UnevenEnv(DyingEnv):
-    """Its episodes are of different lengths."""
-
-    def reset_episode(self, seed):
-        if seed is not None:
-            self.rng = np.random.default_rng(seed)
-        self.length = int(self.rng.integers(2, 9))
-        return super().reset_episode(seed)
-
-
 @pytest.mark.parametrize("at", [0, 2])
 def test_what_is_recorded_of_lost_episodes_ends_with_a_truncation(make, tmp_path, at):
     once = tmp_path / "once"
@@ -326,7 +288,9 @@ def test_helpers_end_with_their_owner_even_if_they_hang(tmp_path):
         import os, signal, sys, threading
         sys.path.insert(0, {str(os.path.dirname(__file__))!r})
         import numpy as np
-        from test_subproc_env import DyingEnv, SubprocVectorEnv, describe
+        from fakes import DyingEnv
+        from malib_lite.contracts.environment import describe
+        from malib_lite.rollout.subproc_env import SubprocVectorEnv
         config = {{"once": {str(tmp_path / "once")!r}, "at": 1, "hang": True}}
         venv = SubprocVectorEnv(describe(DyingEnv, **config), 2, 0, num_processes=2)
         print(*(helper._process.pid for helper in venv._helpers), flush=True)

@@ -67,7 +67,7 @@ def test_serial_and_one_worker_process_agree_to_the_bit(tmp_path, settings):
 
 
 def test_two_workers_repeat_and_the_seed_matters(tmp_path):
-    settings = {**PSRO, "workers": 2}
+    settings = {**MDP, "algorithm": "ppo", "workers": 2}
     runs = [train(tmp_path / name, **settings, seed=seed)[1] for name, seed in (("a", 3), ("b", 3), ("c", 4))]
     assert runs[0] == runs[1] != runs[2]
 
@@ -142,7 +142,7 @@ def test_numbers_that_break_down_stop_the_run_and_keep_the_batch(tmp_path):
 
 
 def test_a_worker_that_hangs_is_killed_and_named(tmp_path):
-    from malib_lite.algorithms.ppo import ALGORITHM
+    from malib_lite.algorithms.random_policy import ALGORITHM  # its learner starts at once
     from malib_lite.scenarios.marl_scenario import MARLScenario
 
     scenario = MARLScenario(
@@ -176,7 +176,9 @@ def test_a_deadlock_in_serial_mode_is_named():
 
 # -- killing --------------------------------------------------------------------------------------------------------
 
-LONG = ["psro", "--env", "open_spiel/kuhn_poker", "--iterations", "400", "--rollout.fragment_length", "128"]
+KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
+KUHN += ["--rollout.fragment_length", "64", "--rollout.num_env_per_thread", "16"]
+LONG = [*KUHN, "--iterations", "1000", "--steps", "2000"]
 
 
 def command(folder, *arguments, workers=1):
@@ -237,8 +239,7 @@ def reported(folder, num_lines):
 
 
 def test_a_killed_rollout_worker_is_replaced_and_the_run_ends_well(tmp_path):
-    arguments = [*LONG[:3], "--iterations", "6", "--steps", "20000", "--rollout.fragment_length", "128"]
-    main = command(tmp_path, *arguments)
+    main = command(tmp_path, *KUHN, "--iterations", "6", "--steps", "6000")
     for num_lines in (1, 3):
         wait_until(lambda n=num_lines: reported(tmp_path, n))
         os.kill(process_id(tmp_path, "rollout-0"), signal.SIGKILL)
@@ -249,6 +250,23 @@ def test_a_killed_rollout_worker_is_replaced_and_the_run_ends_well(tmp_path):
     assert summary["status"] == "completed" and summary["iteration"] == 6
 
 
+@pytest.mark.parametrize("sync", ["bsp", "asp"])
+def test_a_killed_gradient_worker_is_replaced_and_the_others_do_not_wait_for_ever(tmp_path, sync):
+    """P7: in the middle of whatever it does."""
+    main = command(
+        tmp_path, "marl", "--env", "gym/CartPole-v1", "--algorithm", "ppo", "--steps", "30000", "--learners", "2",
+        "--sync", sync, "--training.delays", "[0.02,0.02]", "--rollout.fragment_length", "256",
+    )  # fmt: skip
+    for num_lines in (1, 3):
+        wait_until(lambda n=num_lines: reported(tmp_path, n))
+        os.kill(process_id(tmp_path, "gradients-agent-1"), signal.SIGKILL)
+    output = main.communicate(timeout=120)[0]
+    assert main.returncode == 0, output
+    assert output.count("gradients-agent-1 was killed by SIGKILL") == 2 and "started again" in output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["env_steps"] >= 30000
+
+
 def test_a_killed_learner_ends_the_run_and_is_named(tmp_path):
     main = command(tmp_path, *LONG)
     wait_until(lambda: reported(tmp_path, 2))
@@ -257,7 +275,7 @@ def test_a_killed_learner_ends_the_run_and_is_named(tmp_path):
     assert main.returncode == 1 and "learner-player_1 was killed by SIGKILL" in output
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
     assert (tmp_path / "checkpoints" / "state.json").exists()
-    assert not group_members(main.pid)
+    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -269,7 +287,7 @@ def test_interruption_ends_in_order(tmp_path, number, code):
     assert main.returncode == code and "interrupted" in output and "Traceback" not in output
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
     assert json.loads((tmp_path / "checkpoints" / "state.json").read_text())["iteration"] >= 1
-    assert not group_members(main.pid)
+    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
 
 
 def test_when_main_is_killed_nothing_is_left(tmp_path):
@@ -289,6 +307,7 @@ def test_when_all_are_killed_at_once_the_next_run_cleans_up_and_says_so(tmp_path
     for pid in group_members(main.pid):
         os.kill(pid, signal.SIGKILL)
     main.wait()
+    wait_until(lambda: not group_members(main.pid))
     (left,) = run_folders(main.pid)
     arguments = ["marl", "--env", "mdp/one_round_dmdp", "--steps", "64"]
     output = command(tmp_path / "next", *arguments, workers=0).communicate(timeout=60)[0]

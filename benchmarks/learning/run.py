@@ -43,6 +43,7 @@ class Row:
     reference: str
     gate: float  # the median over the seeds must reach it
     at_most: bool = False  # or stay below it
+    note: str = ""  # what the options make of the environment, or which sum the figures are
 
     @property
     def command(self) -> str:
@@ -89,7 +90,7 @@ def page(table: list[Row], results: dict[str, dict[str, dict[str, float]]]) -> s
             median = statistics.median(values)
             verdict = "reached" if (median <= row.gate if row.at_most else median >= row.gate) else "**short of it**"
         cells = [
-            row.algorithm, f"`{row.env}`", f"{row.steps:,}", row.reference,
+            row.algorithm, f"`{row.env}`" + (row.note and f": {row.note}"), f"{row.steps:,}", row.reference,
             f"{'≤' if row.at_most else '≥'} {row.gate:g}", ", ".join(f"{value:.4g}" for value in values),
             ", ".join(f"{result['seconds']:.0f}" for result in found), verdict,
         ]  # fmt: skip

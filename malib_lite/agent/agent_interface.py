@@ -80,12 +80,15 @@ class AgentInterface(ABC):
         return None
         yield  # a task, though it never waits
 
-    def train(self, policy_id: str, num_rounds: int, base_sequence: int, max_updates: int | None = None) -> Task:
+    def train(
+        self, policy_id: str, num_rounds: int, base_sequence: int, max_updates: int | None = None, leg: int = 0
+    ) -> Task:
         """Learn from ``num_rounds`` rounds, one fragment of every worker each, and publish a version after each (BSP).
 
         Args:
             base_sequence: records that each ring had seen before the first round.
             max_updates: the trainer's updates end here; further rounds only keep the rollout in step.
+            leg: number of this stretch of training.
 
         Returns:
             The numbers of updates, environment steps and decisions, the mean of every metric, the version reached.
@@ -94,7 +97,7 @@ class AgentInterface(ABC):
         updates_before, steps_before, decisions = trainer.num_updates, trainer.num_steps, 0
         started, waited_s = time.monotonic(), 0.0
         conductor = self._conductor
-        conductor.forget()
+        conductor.start(leg)
         if not self._spec.sync.lockstep:
             decisions = yield from self._conduct_freely(policy_id, num_rounds, max_updates, means)
             num_rounds = 0

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from malib_lite.agent.gradients import (
+    BACK,
     GONE,
     SHARD_IS_HERE,
     SHARD_IS_USED_UP,
@@ -65,10 +66,12 @@ class Conductor:
     def __init__(self, links: Sequence[WorkerLink]) -> None:
         self._permits: list[Ring] = [link.permits.open() for link in links]
         self._records: list[Ring] = [link.records.open() for link in links]
-        self.forget()
+        self._incarnations = [0] * len(links)  # a number for whoever has each worker's place now
+        self.start(0)
 
-    def forget(self) -> None:
-        """Count anew."""
+    def start(self, leg: int) -> None:
+        """Count anew, for another leg."""
+        self._leg = leg
         self.applied = self.ignored = self.max_staleness = 0
         self.timeline: list[Iteration] = []  # the first iterations
 
@@ -107,7 +110,10 @@ class Conductor:
         """Wait until every worker has its shard of a round; in the workers' order."""
         shards = []
         for worker, records in enumerate(self._records):
-            while (record := records.try_read()) is None:
+            while (record := self._next(worker)) is None or record.meta["sequence"] == BACK:
+                if record is not None:
+                    self._incarnations[worker] = record.meta["env_steps"]
+                    records.release()
                 yield
             shards.append(_shard(worker, record))
             records.release()
@@ -142,14 +148,20 @@ class Conductor:
         return granted
 
     def _permit(self, worker: int, iteration: int) -> None:
-        """A worker has used up its last permit when it gets the next, so there is always room."""
+        """A worker has used up its last permit when it gets the next, or is another one: there is always room."""
         slot = self._permits[worker].try_reserve()
         assert slot is not None
-        slot.write_meta(sequence=iteration, rows=0, worker=worker, policy_version=self._version, env_steps=0)
+        slot.write_meta(
+            sequence=iteration,
+            rows=0,
+            worker=worker,
+            policy_version=self._version,
+            env_steps=self._incarnations[worker],
+        )
         self._permits[worker].commit()
 
     def _collect(self, worker: int) -> bool:
-        record = self._records[worker].try_read()
+        record = self._next(worker)
         if record is None:
             return False
         kind, meta = record.meta["sequence"], record.meta
@@ -157,6 +169,9 @@ class Conductor:
             self.arrived.append(_shard(worker, record))
             if worker not in self._sync.clocks:
                 self._sync.join(worker)
+        elif kind == BACK:
+            self._incarnations[worker] = meta["env_steps"]
+            self._welcome_back(worker)
         elif kind == SHARD_IS_USED_UP:
             self.used_up.append(worker)
         elif kind == GONE:
@@ -174,10 +189,24 @@ class Conductor:
         self._records[worker].release()
         return True
 
+    def _welcome_back(self, worker: int) -> None:
+        """The worker died in the middle of something and was started again: its iteration under way is lost."""
+        self._busy.pop(worker, None)
+        self.gone.discard(worker)
+        self._apply(self._sync.leave(worker))
+        if self._stopped:
+            self._permit(worker, STOP)
+
     def _note(self, worker: int, counted: bool) -> None:
         began = self._busy.pop(worker)
         if len(self.timeline) < _TIMELINE_LENGTH:
             self.timeline.append(Iteration(worker, began, time.monotonic(), counted))
+
+    def _next(self, worker: int) -> Slot | None:
+        """A worker's next record, but for those of an earlier leg, whose end it has missed."""
+        while (record := self._records[worker].try_read()) is not None and record.meta["worker"] < self._leg:
+            self._records[worker].release()
+        return record
 
     def _apply(self, aggregates: Sequence[Aggregate]) -> None:
         for aggregate in aggregates:

@@ -12,6 +12,7 @@ import torch
 
 from malib_lite.agent.agent_spec import AgentSpec
 from malib_lite.agent.gradients import (
+    BACK,
     GONE,
     SHARD_IS_HERE,
     SHARD_IS_USED_UP,
@@ -24,6 +25,7 @@ from malib_lite.agent.gradients import (
 from malib_lite.agent.intake import Intake, ShardOfRound, kept_if_bad
 from malib_lite.agent.means import Means
 from malib_lite.backend.parameter_server import ParameterClient
+from malib_lite.backend.ring import Slot
 from malib_lite.backend.stores import make_store
 from malib_lite.runtime.actors import Task
 from malib_lite.runtime.board import Row
@@ -54,6 +56,8 @@ class GradientWorker:
         self._intake = Intake(learner.rings, spec.interface.multiagent_post_process)
         self._permits, self._records = spec.link.permits.open(), spec.link.records.open()
         self._policy_id: str | None = None  # whom trainer and store are for
+        self._number = self._records.head  # among those who had this place: above 0 if another one died here
+        self._announced = False
 
     def work(self, policy_id: str, horizon: int, num_rounds: int, base_sequence: int, leg: int) -> Task:
         """Compute gradients, each when the learner permits it: of ``num_rounds`` rounds in lockstep, of what comes
@@ -74,11 +78,19 @@ class GradientWorker:
             self._first_leg = leg
         log = self._spec.learner.log_dir / f"bad_batch_{self._spec.learner.runtime_id}-{self._spec.number}.npz"
         means, waited_s, dropped, permit = Means(), {"play": 0.0, "permits": 0.0}, 0, None
-        for number in range(num_rounds) if sync.lockstep else itertools.count():
+        self._leg = leg
+        if self._number > 0 and not self._announced:
+            yield from self._send(BACK, env_steps=self._number)
+            self._announced = True
+        # A worker that takes over from one that died sees in the rings how far that one had come.
+        done = self._intake.rounds_released - base_sequence
+        for number in range(done, num_rounds) if sync.lockstep else itertools.count():
             began = time.monotonic()
             shard: ShardOfRound | None
             if sync.lockstep:
                 shard = yield from self._intake.receive(base_sequence + number, self._store)
+            elif self._intake.is_closed(leg):
+                break  # by whoever was here before, at the end of the leg
             else:
                 oldest = None if sync.max_lag is None else self._newest_version(policy_id) - sync.max_lag
                 shard = yield from self._intake.receive_any(self._first_leg, oldest, self._store, self._is_over)
@@ -115,7 +127,7 @@ class GradientWorker:
                 yield from self._send(SHARD_IS_USED_UP)
         if not sync.lockstep:
             self._intake.close(leg)
-            if permit != STOP:
+            if permit != STOP and self._is_over():
                 self._permits.release()  # the STOP that was seen while waiting for play
             yield from self._send(GONE)
         return {"metrics": means.take(), "waited_s": waited_s, "dropped": dropped}
@@ -150,7 +162,7 @@ class GradientWorker:
 
     def _permit(self, policy_id: str) -> Generator[None, None, int]:
         """Wait for the next permit; returns its iteration, with the networks at the version that it names."""
-        while (slot := self._permits.try_read()) is None:
+        while (slot := self._next_permit()) is None:
             yield
         iteration, version = slot.meta["sequence"], slot.meta["policy_version"]
         self._permits.release()
@@ -161,9 +173,17 @@ class GradientWorker:
             self._version = snapshot.version
         return iteration
 
+    def _next_permit(self) -> Slot | None:
+        """The next permit; those for one that died here are thrown away, but that the leg is over holds for all."""
+        while (slot := self._permits.try_read()) is not None:
+            if slot.meta["sequence"] == STOP or slot.meta["env_steps"] == self._number:
+                return slot
+            self._permits.release()
+        return None
+
     def _is_over(self) -> bool:
         """Whether the learner has said so; heard while there is no permit to wait for."""
-        slot = self._permits.try_read()
+        slot = self._next_permit()
         return slot is not None and slot.meta["sequence"] == STOP
 
     def _newest_version(self, policy_id: str) -> int:
@@ -182,7 +202,5 @@ class GradientWorker:
         while (slot := self._records.try_reserve()) is None:
             yield
         flatten(gradients, slot.arrays["gradient"])
-        slot.write_meta(
-            sequence=kind, rows=rows, worker=self._spec.number, policy_version=policy_version, env_steps=env_steps
-        )
+        slot.write_meta(sequence=kind, rows=rows, worker=self._leg, policy_version=policy_version, env_steps=env_steps)
         self._records.commit()

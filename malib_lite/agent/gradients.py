@@ -31,8 +31,11 @@ class WorkerLink(NamedTuple):
 # Records that are no gradients, by what stands in the place of their iteration
 SHARD_IS_HERE = -1  # rows: decisions; env_steps: what they took
 SHARD_IS_USED_UP = -2
+BACK = -4  # whoever had this place before has died; env_steps: a number for whoever has it now
 GONE = -3  # the worker takes no part any more, in this round (BSP) or stretch of training
-PERMIT_LAYOUT = SlotLayout({})  # sequence: the iteration, or STOP; policy_version: what to compute it on
+# Permits. sequence: the iteration, or STOP; policy_version: what to compute it on; env_steps: whom it is for
+PERMIT_LAYOUT = SlotLayout({})
+NUM_PERMITS = 4  # at the most: one for a worker that died, one for that which took over, STOP
 STOP = -1  # the round is over for this worker, whatever is left of its shard
 
 

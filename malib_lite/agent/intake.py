@@ -73,6 +73,10 @@ class Intake:
         for ring in self._rings:
             ring.close(leg)
 
+    def is_closed(self, leg: int) -> bool:
+        """Whether :meth:`close` has been called for ``leg``."""
+        return all(ring.is_closed(leg) for ring in self._rings)
+
     def _is_wanted(self, slot: Slot, first_leg: int, oldest: int | None) -> bool:
         if slot.meta["sequence"] < first_leg:
             return False
@@ -90,6 +94,11 @@ class Intake:
             env_steps=sum(slot.meta["env_steps"] for slot in slots),
             policy_version=min(slot.meta["policy_version"] for slot in slots),
         )
+
+    @property
+    def rounds_released(self) -> int:
+        """Rounds that have been learnt from since the rings were made, by whoever read them."""
+        return min(ring.tail for ring in self._rings)
 
     def release(self) -> None:
         """Hand the round's slots back: not before it has been learnt from, for on-policy batches are views of them."""

@@ -82,11 +82,11 @@ class TrainingManager:
         """The calls by which each runtime id trains its policy for ``num_rounds`` rounds."""
         calls = {}
         for runtime_id, policy_id in learners.items():
-            rounds = {"policy_id": policy_id, "num_rounds": num_rounds, "base_sequence": self.rounds}
+            rounds = {
+                "policy_id": policy_id, "num_rounds": num_rounds, "base_sequence": self.rounds, "leg": self.legs
+            }  # fmt: skip
             for number in range(self._num_gradient_workers):
-                calls[self.worker(runtime_id, number)] = Call(
-                    "work", {**rounds, "horizon": self._horizon, "leg": self.legs}
-                )
+                calls[self.worker(runtime_id, number)] = Call("work", {**rounds, "horizon": self._horizon})
             calls[self.actor(runtime_id)] = Call("train", {**rounds, "max_updates": max_updates})
         return calls
 
