@@ -153,7 +153,7 @@ class Conductor:
         assert slot is not None
         slot.write_meta(
             sequence=iteration,
-            rows=0,
+            rows=self._leg,
             worker=worker,
             policy_version=self._version,
             env_steps=self._incarnations[worker],

@@ -174,9 +174,10 @@ class GradientWorker:
         return iteration
 
     def _next_permit(self) -> Slot | None:
-        """The next permit; those for one that died here are thrown away, but that the leg is over holds for all."""
+        """The next permit of this leg; those for one that died here are thrown away, but STOP holds for all."""
         while (slot := self._permits.try_read()) is not None:
-            if slot.meta["sequence"] == STOP or slot.meta["env_steps"] == self._number:
+            mine = slot.meta["sequence"] == STOP or slot.meta["env_steps"] == self._number
+            if mine and slot.meta["rows"] == self._leg:
                 return slot
             self._permits.release()
         return None

@@ -33,9 +33,10 @@ SHARD_IS_HERE = -1  # rows: decisions; env_steps: what they took
 SHARD_IS_USED_UP = -2
 BACK = -4  # whoever had this place before has died; env_steps: a number for whoever has it now
 GONE = -3  # the worker takes no part any more, in this round (BSP) or stretch of training
-# Permits. sequence: the iteration, or STOP; policy_version: what to compute it on; env_steps: whom it is for
+# Permits. sequence: the iteration, or STOP; policy_version: what to compute it on; rows: the leg; env_steps: whom it
+# is for
 PERMIT_LAYOUT = SlotLayout({})
-NUM_PERMITS = 4  # at the most: one for a worker that died, one for that which took over, STOP
+NUM_PERMITS = 4  # at the most: one for a worker that died, one for that which took over, and STOP to both
 STOP = -1  # the round is over for this worker, whatever is left of its shard
 
 
