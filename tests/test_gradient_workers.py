@@ -269,7 +269,7 @@ def test_every_algorithm_has_gradient_workers(tmp_path, algorithm):
     env = "gym/Pendulum-v1" if algorithm in ("sac", "ddpg") else "matrix/climbing"
     config = {} if "gym" in env else {"env_config": {"rounds": 25}}
     summary = train(
-        tmp_path, scenario="marl", env=env, algorithm=algorithm, steps=800, learners=2, **config,
+        tmp_path, scenario="marl", env=env, algorithm=algorithm, steps=1200, learners=2, **config,
         rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 200, "num_env_per_thread": 4},
     )  # fmt: skip
     assert (summary["updates"] > 0) == (algorithm != "random")
@@ -316,6 +316,7 @@ def test_a_slow_worker_is_left_behind_as_far_as_the_mode_allows(tmp_path, sync, 
     assert (tmp_path / "plots" / "timeline-agent.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_iterations_that_last_too_long_are_ignored(tmp_path):
     """P8 with real processes."""
     summary = train(

@@ -78,6 +78,7 @@ def page(table: list[Row], results: dict[str, dict[str, dict[str, float]]]) -> s
         "Evaluations of final policies (100 episodes, exploration off), one per seed; written by",
         "`python benchmarks/learning/run.py`. The gate is what the median must reach; references come from longer",
         "trainings or other hardware, and are often the best of many. Rows without figures have not been measured yet.",
+        "Seconds are those of a machine of 2 cores with other work beside: two to three times those of an idle one.",
         "",
         "| algorithm | environment | steps | reference | gate | ours, seeds 0, 1, 2 | seconds | |",
         "|---|---|---|---|---|---|---|---|",

@@ -96,6 +96,7 @@ class Conductor:
         self._version = publish()
         self._gradients: dict[tuple[int, int], _Gradient] = {}
         self._busy: dict[int, float] = {}  # when workers that have a permit, and have not submitted, got it
+        self._interrupted: dict[int, float] = {}  # when workers that compute in vain were interrupted
         self.arrived: deque[Shard] = deque()
         self.used_up: deque[int] = deque()  # workers whose shards are
         self.gone: set[int] = set()
@@ -143,7 +144,8 @@ class Conductor:
             if worker not in self._busy and self._sync.begin(worker) is not None:
                 self.max_staleness = max(self.max_staleness, self._sync.max_staleness)
                 self._permit(worker, STOP if stop else self._sync.clocks[worker])
-                self._busy[worker] = time.monotonic()
+                # one that was late the last time does not have the others wait for its next iteration from the start
+                self._busy[worker] = self._interrupted.pop(worker, time.monotonic())
                 granted = True
         return granted
 
@@ -226,6 +228,6 @@ class Conductor:
             return False
         late = [worker for worker, since in self._busy.items() if time.monotonic() - since > self._longest_s]
         for worker in late:
-            self._busy[worker] = time.monotonic()
+            self._busy[worker] = self._interrupted[worker] = time.monotonic()
             self._apply(self._sync.interrupt(worker))
         return bool(late)
