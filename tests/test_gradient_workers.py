@@ -350,3 +350,15 @@ def test_what_is_too_old_is_dropped_and_counted(tmp_path):
     )  # fmt: skip
     (counts,) = summary["sync"].values()
     assert counts["fragments_dropped"] > 0
+
+
+@pytest.mark.parametrize("sync", ["bsp", "asp", "bap", "ssp"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_actor_critics_learn_at_any_pace(tmp_path, sync, learns):
+    """With "asp" this is A3C. Saying what is seen pays 100; guessing 25."""
+    summary = train(
+        tmp_path, scenario="marl", env="on_policy:Identity", algorithm="a2c", sync=sync, learners=2, workers=0,
+        steps=8000 if learns else 1000, trainer={"discount": 0.4, "learning_rate": 5e-3 if learns else 0.0},
+        rollout={"eval_interval": 1000, "num_eval_episodes": 10},
+    )  # fmt: skip
+    assert (summary["return_mean"] >= 90) == learns
