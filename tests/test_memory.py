@@ -340,7 +340,8 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize(
-    "algorithm", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("mappo", "qmix"))) for name in TRAININGS]
+    "algorithm",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("dqn", "mappo", "qmix"))) for name in TRAININGS],
 )
 @pytest.mark.parametrize("memory", ["gru", "none"])
 def test_who_remembers_the_cue_answers_right(tmp_path, algorithm, memory):
