@@ -41,7 +41,14 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.sequences import Replayed, outputs, replayed
-from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, greedy_actions
+from malib_lite.algorithms.targets import (
+    check_discrete_spaces,
+    check_replay,
+    explore,
+    explored_probs,
+    follow,
+    greedy_actions,
+)
 from malib_lite.config import (
     ConfigError,
     Fraction,
@@ -227,12 +234,7 @@ class DQNPolicy(Policy):
         action = greedy_actions(q, act_mask)
         epsilon = self.epsilon.item()
         if epsilon > 0.0:
-            batch = len(action)
-            explores = torch.rand(batch, generator=self.generator) < epsilon
-            lottery = torch.rand((batch, self.num_actions), generator=self.generator)
-            if act_mask is not None:
-                lottery.masked_fill_(~act_mask, -1.0)  # tickets are at least 0: an illegal one never wins
-            action = torch.where(explores, lottery.argmax(-1), action)
+            action = explore(action, epsilon, self.num_actions, act_mask, self.generator)
         return PolicyOutput(action, None, {}, hidden_state)
 
     def action_probs(
@@ -246,8 +248,7 @@ class DQNPolicy(Policy):
         greedy = nn.functional.one_hot(greedy_actions(q, act_mask), self.num_actions).float()
         if evaluate:
             return greedy
-        legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
-        return (1 - self.epsilon) * greedy + self.epsilon * legal / legal.sum(-1, keepdim=True)
+        return explored_probs(greedy, self.epsilon, act_mask)
 
 
 Minibatch = Replayed[Transitions, Trajectories]

@@ -31,6 +31,23 @@ def greedy_actions(q: torch.Tensor, act_mask: torch.Tensor | None) -> torch.Tens
     return (q if act_mask is None else q.masked_fill(~act_mask, ILLEGAL_LOGIT)).argmax(-1)
 
 
+def explore(
+    action: torch.Tensor, epsilon: float, num_actions: int, act_mask: torch.Tensor | None, generator: torch.Generator
+) -> torch.Tensor:
+    """Actions (B,) int64, each replaced by one of the legal ones at random with probability ``epsilon``."""
+    explores = torch.rand(len(action), generator=generator) < epsilon
+    lottery = torch.rand((len(action), num_actions), generator=generator)
+    if act_mask is not None:
+        lottery.masked_fill_(~act_mask, -1.0)  # tickets are at least 0: an illegal one never wins
+    return torch.where(explores, lottery.argmax(-1), action)
+
+
+def explored_probs(probs: torch.Tensor, epsilon: torch.Tensor, act_mask: torch.Tensor | None) -> torch.Tensor:
+    """The distribution that :func:`explore` makes of ``probs`` (B, A)."""
+    legal = torch.ones_like(probs) if act_mask is None else act_mask.float()
+    return (1 - epsilon) * probs + epsilon * legal / legal.sum(-1, keepdim=True)
+
+
 def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
     """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader`` and copy its buffers.
 

@@ -20,7 +20,15 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.sequences import Replayed, replayed_jointly, whole_joint_round
-from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, greedy_actions, td_target
+from malib_lite.algorithms.targets import (
+    check_discrete_spaces,
+    check_replay,
+    explore,
+    explored_probs,
+    follow,
+    greedy_actions,
+    td_target,
+)
 from malib_lite.config import ConfigError, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, option
 from malib_lite.contracts.data import ReplaySpec
 from malib_lite.contracts.joint import JointTrajectories, JointTransitions
@@ -192,12 +200,7 @@ class TeamQPolicy(Policy):
         action = greedy_actions(q, act_mask)
         epsilon = 0.0 if evaluate else self.epsilon.item()
         if epsilon > 0.0:
-            batch = len(action)
-            explores = torch.rand(batch, generator=self.generator) < epsilon
-            lottery = torch.rand((batch, self.num_actions), generator=self.generator)
-            if act_mask is not None:
-                lottery.masked_fill_(~act_mask, -1.0)  # tickets are at least 0: an illegal one never wins
-            action = torch.where(explores, lottery.argmax(-1), action)
+            action = explore(action, epsilon, self.num_actions, act_mask, self.generator)
         return PolicyOutput(action, None, {}, hidden_state)
 
     def action_probs(
@@ -208,8 +211,7 @@ class TeamQPolicy(Policy):
         greedy = nn.functional.one_hot(greedy_actions(self.q_net.net(observation), act_mask), self.num_actions).float()
         if evaluate:
             return greedy
-        legal = torch.ones_like(greedy) if act_mask is None else act_mask.float()
-        return (1 - self.epsilon) * greedy + self.epsilon * legal / legal.sum(-1, keepdim=True)
+        return explored_probs(greedy, self.epsilon, act_mask)
 
 
 Minibatch = Replayed[JointTransitions, JointTrajectories]
