@@ -18,7 +18,7 @@ from malib_lite.agent.gradient_worker import GradientWorker, GradientWorkerSpec
 from malib_lite.agent.gradients import NUM_PERMITS, PERMIT_LAYOUT, WorkerLink, record_layout
 from malib_lite.agent.manager import TrainingManager
 from malib_lite.backend.bus import BusAddress, LocalAddress
-from malib_lite.backend.parameter_server import ParameterClient
+from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.ring import RingSpec, SlotLayout
 from malib_lite.rollout.manager import RolloutWorkerManager
 from malib_lite.rollout.recorder import trajectory_fields
@@ -91,7 +91,7 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
 def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[Run]:
     """Everything a run consists of, and its end."""
     rollout = scenario.rollout
-    serial = rollout.num_threads == 0
+    serial = rollout.num_threads == 0 or not scenario.plays  # nothing is there that could run beside this process
     rings = _rings(scenario)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_one_torch_thread())
@@ -110,9 +110,10 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
             rid: LocalAddress()
             if shared is None
             else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"))
-            for n, rid in enumerate(scenario.groups)
+            for n, rid in enumerate(scenario.seats)
         }
-        specs = _actors(scenario, folder, rings, links, addresses)
+        members = MemberFolder(folder.path / "checkpoints" / "policies")
+        specs = _actors(scenario, folder, members, rings, links, addresses)
         runtime: Runtime
         if shared is None:
             runtime = SerialRuntime(len(specs))
@@ -125,12 +126,9 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
             )  # fmt: skip
         stack.callback(runtime.close)
         runtime.start(specs)
-        client = ParameterClient({rid: address.connect() for rid, address in addresses.items()})
-        stack.callback(client.close)
-        num_gradient_workers = len(next(iter(links.values())))
-        training = TrainingManager(runtime, scenario.groups, scenario.policies, client, num_gradient_workers)
+        training = TrainingManager(runtime, list(scenario.seats), scenario.training.num_gradient_workers)
         workers = RolloutWorkerManager(runtime, scenario.num_workers, rollout.num_eval_threads)
-        run = Run(runtime, training, workers, folder, console, metrics)
+        run = Run(runtime, training, workers, folder, members, console, metrics)
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
         yield run
 
@@ -140,11 +138,12 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
     rollout = scenario.rollout
     capacity = fragment_capacity(rollout.num_decisions, scenario.whole_episodes, rollout.max_step)
     layouts = {}
-    for runtime_id, spec in scenario.policies.items():
-        agents, extras = scenario.groups[runtime_id], spec.make(0).recorded_fields
+    for runtime_id, player in scenario.seats.items():
+        spec, agents = scenario.policies[runtime_id], scenario.groups[player]
+        extras = spec.make(0).recorded_fields
         num_streams = rollout.num_env_per_thread * len(agents)
         team: tuple[int | None, int | None] = None, None
-        if runtime_id in scenario.teams:
+        if player in scenario.teams:
             num_streams, team = rollout.num_env_per_thread, (len(agents), scenario.state_size)
         layouts[runtime_id] = SlotLayout(
             trajectory_fields(spec.observation_space, spec.action_space, extras, capacity, num_streams, *team)
@@ -157,7 +156,7 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
 
 def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
     """What each learner and its gradient workers talk over, by runtime id; none has memory yet."""
-    links: dict[str, list[WorkerLink]] = {runtime_id: [] for runtime_id in scenario.groups}
+    links: dict[str, list[WorkerLink]] = {runtime_id: [] for runtime_id in scenario.seats}
     for index, (runtime_id, (trainer_class, settings)) in enumerate(scenario.trainers.items()):
         layout = record_layout(trainer_class(settings, scenario.policies[runtime_id].make(0)))
         for number in range(scenario.training.num_gradient_workers):
@@ -171,18 +170,23 @@ def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
 def _actors(
     scenario: Scenario,
     folder: RunFolder,
+    members: MemberFolder,
     rings: list[dict[str, RingSpec]],
     links: Mapping[str, list[WorkerLink]],
     addresses: Mapping[str, Any],
 ) -> list[ActorSpec]:
     """The run's actors. Workers first: serial mode resumes in this order, and there is nothing to learn before."""
+    if not scenario.plays:
+        return []
     rollout = scenario.rollout
     worker_spec = WorkerSpec(
         env_description=scenario.env_description,
         groups=scenario.groups,
         policies=scenario.policies,
         addresses=addresses,
+        seats=scenario.seats,
         arenas=scenario.arenas(),
+        members=members,
         num_envs=rollout.num_env_per_thread,
         num_decisions=rollout.num_decisions,
         whole_episodes=scenario.whole_episodes,
@@ -203,15 +207,16 @@ def _actors(
         for worker, of_worker in enumerate(rings)
     ]
     learners, gradient_workers = [], []
-    for runtime_id, agents in scenario.groups.items():
+    for runtime_id, player in scenario.seats.items():
         of_learner, interface = links[runtime_id], scenario.interfaces[runtime_id]
         spec = AgentSpec(
             runtime_id=runtime_id,
-            governed_agents=agents,
+            governed_agents=scenario.groups[player],
             policy=scenario.policies[runtime_id],
             trainer_class=scenario.trainers[runtime_id][0],
             trainer_config=scenario.trainers[runtime_id][1],
             address=addresses[runtime_id],
+            members=members,
             rings=[of_worker[runtime_id] for of_worker in rings],
             log_dir=folder.path / "logs",
             seed=scenario.seed,

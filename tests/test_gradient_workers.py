@@ -25,6 +25,7 @@ from malib_lite.agent.gradients import (
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.backend.bus import LocalAddress
+from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.ring import RingSpec, SlotLayout
 from malib_lite.backend.stores import make_store
 from malib_lite.config import ConfigError, build
@@ -75,7 +76,20 @@ class Learner:
             for _ in range(num_workers)
         ]
         self.address = LocalAddress()
-        agent = AgentSpec("a", ["a"], spec, trainer_class, settings, self.address, (), tmp_path, 3, sync, links)
+        agent = AgentSpec(
+            "a",
+            ["a"],
+            spec,
+            trainer_class,
+            settings,
+            self.address,
+            MemberFolder(tmp_path),
+            (),
+            tmp_path,
+            3,
+            sync,
+            links,
+        )
         self.rings = [ring.open() for ring in rings]
         self.runtime = SerialRuntime(num_workers + 1)
         workers = [

@@ -1,8 +1,12 @@
 """Payoff tables, strategy specs, and the exact evaluation of a population."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from malib_lite.backend.members import DamagedMember, Member, MemberCache, MemberFolder
 from malib_lite.population.payoff_manager import PayoffManager
 from malib_lite.population.strategy_spec import StrategySpec
 
@@ -53,7 +57,7 @@ def test_the_table_survives_saving():
     payoffs.expand([2, 2])
     payoffs.record((1, 0), [3.0, -3.0], [0.1, 0.2])
     twin = PayoffManager(["a", "b"])
-    twin.load_state_dict(payoffs.state_dict())
+    twin.load_arrays(payoffs.arrays())
     assert twin.missing() == payoffs.missing() and np.array_equal(twin.errors, payoffs.errors)
 
 
@@ -81,8 +85,6 @@ def test_strategy_spec_mixtures():
 
 def test_saved_members_are_what_was_played(tmp_path):
     """A policy read back from a run's checkpoint plays as the population's member did: same table, same payoffs."""
-    import json
-
     from malib_lite.population.exploitability import ExactEvaluator
     from malib_lite.runner import run
     from malib_lite.runtime.console import Console
@@ -94,13 +96,48 @@ def test_saved_members_are_what_was_played(tmp_path):
     state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
     env = scenario.env_description
     evaluator, mixtures = ExactEvaluator(env["creator"].make_exact(**env["config"])), {}
-    for player, policies in state["policies"].items():
+    for player, members in state["members"].items():
         made = scenario.policies[player]
         spec = StrategySpec(player, (), {"policy_cls": made.policy_class, "kwargs": made.arguments})
         spec.load_state_dict(state["strategies"][player])
-        for digest in policies.values():
-            path = tmp_path / "checkpoints" / "policies" / f"{digest}.safetensors"
-            evaluator.add(player, spec.load_from_checkpoint(path))
+        for member in members:
+            digest = Member.parse(member).digest
+            evaluator.add(player, spec.load_from_checkpoint(tmp_path / f"checkpoints/policies/{digest}.safetensors"))
         mixtures[player] = np.array(list(spec.mixture.values()))
-    assert evaluator.payoffs() == pytest.approx(np.array(state["payoffs"]["payoffs"]))
+    saved = load_file(tmp_path / "checkpoints" / state["payoffs"])
+    assert evaluator.payoffs() == pytest.approx(saved["payoffs"])
     assert evaluator.nash_conv(mixtures) == pytest.approx(summary["nash_conv"])
+
+
+def test_a_member_that_was_changed_is_not_played(tmp_path):
+    folder = MemberFolder(tmp_path)
+    member = folder.save("player_0", {"weight": np.ones(3, np.float32)})
+    assert folder.save("player_0", {"weight": np.ones(3, np.float32)}) == member == Member.parse(str(member))
+    assert folder.load(member.digest)["weight"].tolist() == [1.0, 1.0, 1.0]
+    other = folder.save("player_0", {"weight": np.zeros(3, np.float32)})
+    (tmp_path / f"{other.digest}.safetensors").replace(tmp_path / f"{member.digest}.safetensors")
+    with pytest.raises(DamagedMember):
+        folder.load(member.digest)
+
+
+def test_a_cache_of_members_keeps_those_asked_for_last(tmp_path):
+    made = []
+
+    class Fake:
+        def __init__(self, kind):
+            made.append(kind)
+
+        def import_state(self, arrays):
+            self.value = arrays["weight"].item()
+
+        def eval(self):
+            pass
+
+    folder = MemberFolder(tmp_path)
+    members = [folder.save("p", {"weight": np.array(float(i))}) for i in range(3)]
+    cache = MemberCache(folder, Fake, capacity=2)
+    first = cache.get(members[0])
+    assert cache.get(members[1]).value == 1.0 and cache.get(members[0]) is first and len(made) == 2
+    cache.get(members[2])  # member 1 has to go
+    assert cache.get(members[0]) is first and len(made) == 3
+    assert cache.get(members[1]).value == 1.0 and len(made) == 4

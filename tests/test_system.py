@@ -100,7 +100,7 @@ def test_every_run_leaves_what_it_should(tmp_path):
     }
     state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
     files = {path.stem for path in (tmp_path / "checkpoints" / "policies").iterdir()}
-    assert {digest for policies in state["policies"].values() for digest in policies.values()} == files
+    assert {member.rpartition(":")[2] for members in state["members"].values() for member in members} == files
 
 
 # -- failures -------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
         (["psro", "--env", "gym/Pendulum-v1"], ["dqn", "Discrete", "fit: a2c, ddpg, maddpg"]),
         (["psro", "--env", "gym/CartPole-v1"], ["two players", "marl"]),
         ([*KUHN, "--psro.meta_solver", "nahs"], ["nahs", "'nash'"]),
-        (["psro", "--env", "open_spiel/kuhn_poker(players=3)"], ["3 players", "prd"]),
+        (["psro", "--env", "open_spiel/kuhn_poker(players=3)", "--psro.meta_solver", "nash"], ["3 players", "prd"]),
         (["marl", "--env", "gym/LunarLander-v3"], ["pip install"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

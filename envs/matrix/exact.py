@@ -47,40 +47,40 @@ class OneRoundGame(ExactGame):
         num_actions = self._payoffs.shape[1 + self.agents.index(agent)]
         return self._observations.copy(), np.ones((len(self._observations), num_actions), bool)
 
-    def payoffs(self, pools: Sequence[np.ndarray]) -> np.ndarray:
-        """See :meth:`ExactGame.payoffs`."""
+    def plans(self, agent: AgentID, pool: np.ndarray) -> np.ndarray:
+        """The policies themselves, flattened: in one round the payoffs are linear in them."""
+        pool = np.asarray(pool, np.float64)
+        shape = (len(self._payoffs), self._payoffs.shape[1 + self.agents.index(agent)])
+        if pool.ndim != 3 or pool.shape[1:] != shape:
+            raise ValueError(f"the pool of {agent} has shape {pool.shape}; it must be (P, I, A), {shape}")
+        # Written so that NaN fails too; the tolerance lets float32 probabilities pass.
+        if not (np.all(np.abs(pool.sum(axis=-1) - 1.0) < 1e-4) and pool.min(initial=0.0) >= 0.0):
+            raise ValueError(f"the pool of {agent} has rows that are no distribution")
+        return pool.reshape(len(pool), -1)
+
+    def behaviour(self, agent: AgentID, plan: np.ndarray) -> np.ndarray:
+        """See :meth:`ExactGame.behaviour`."""
+        return plan.reshape(len(self._payoffs), -1)
+
+    def plan_payoffs(self, plans: Sequence[np.ndarray]) -> np.ndarray:
+        """See :meth:`ExactGame.plan_payoffs`."""
         # Letters: z the information set, a, b, ... the actions, A, B, ... the pools' members, y the player who is paid.
         actions = [chr(ord("a") + player) for player in range(len(self.agents))]
         members = [letter.upper() for letter in actions]
         operands = ",".join(f"{member}z{action}" for member, action in zip(members, actions, strict=True))
-        pools = [self._checked(player, pool) for player, pool in enumerate(pools)]
+        pools = [plan.reshape(len(plan), len(self._payoffs), -1) for plan in plans]
         subscripts = f"z{''.join(actions)}y,{operands}->y{''.join(members)}"
         return np.einsum(subscripts, self._payoffs, *pools, optimize="greedy")
 
-    def best_response(
-        self, agent: AgentID, pools: Sequence[np.ndarray], mixtures: Sequence[np.ndarray]
-    ) -> tuple[float, np.ndarray]:
-        """See :meth:`ExactGame.best_response`; the policy is (I, A) float64."""
+    def respond(self, agent: AgentID, plans: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
+        """See :meth:`ExactGame.respond`; the policy is (I, A) float64."""
         player = self.agents.index(agent)
         worth = self._payoffs[..., player]  # (I, A_1, ..., A_n)
         for other in reversed(range(len(self.agents))):
             if other != player:
-                # In one round a mixture over policies is as good as the mean of their probabilities.
-                mean = np.tensordot(np.asarray(mixtures[other], np.float64), self._checked(other, pools[other]), 1)
                 moved = np.moveaxis(worth, 1 + other, -1)
-                worth = (moved * mean.reshape(len(mean), *[1] * (moved.ndim - 2), -1)).sum(axis=-1)
+                worth = (moved * plans[other].reshape(len(moved), *[1] * (moved.ndim - 2), -1)).sum(axis=-1)
         best = worth.max(axis=1)
         policy = np.zeros(worth.shape)
         policy[np.arange(len(best)), np.argmax(worth >= best[:, None] - _TIE, axis=1)] = 1.0
         return float(best.sum()), policy
-
-    def _checked(self, player: int, pool: np.ndarray) -> np.ndarray:
-        """The pool (P, I, A) as float64, if its policies are distributions."""
-        pool = np.asarray(pool, np.float64)
-        shape = (len(self._payoffs), self._payoffs.shape[1 + player])
-        if pool.ndim != 3 or pool.shape[1:] != shape:
-            raise ValueError(f"the pool of {self.agents[player]} has shape {pool.shape}; it must be (P, I, A), {shape}")
-        # Written so that NaN fails too; the tolerance lets float32 probabilities pass.
-        if not (np.all(np.abs(pool.sum(axis=-1) - 1.0) < 1e-4) and pool.min(initial=0.0) >= 0.0):
-            raise ValueError(f"the pool of {self.agents[player]} has rows that are no distribution")
-        return pool

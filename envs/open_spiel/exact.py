@@ -13,18 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
+from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID
 from malib_lite.contracts.exact import ExactGame
+from malib_lite.envs.open_spiel.equilibrium import solve
 from malib_lite.envs.open_spiel.game_tree import CHANCE, TERMINAL, GameTree
 from malib_lite.envs.open_spiel.games import agents_of
 
 _TIE = 1e-12  # actions whose values differ by less are equally good: sums of other orders differ by rounding
-_BLOCK_BYTES = 2**26  # of leaf realisations held at once
 
 
 @dataclass(frozen=True)
-class _Sequences:
+class Sequences:
     """One player's sequences: (information set i, action a) has number i * A + a, the empty sequence I * A."""
 
     legal: np.ndarray  # (I, A) bool
@@ -37,15 +39,22 @@ class _Sequences:
         """S = I * A + 1."""
         return self.legal.size + 1
 
+    def behaviour(self, plan: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """The policy (I, A) with the plan (S,); where that never leads, alike among the actions of ``otherwise``."""
+        weight = np.where(self.legal, plan[:-1].reshape(self.legal.shape), 0.0)
+        total = weight.sum(axis=1, keepdims=True)
+        uniform = otherwise / otherwise.sum(axis=1, keepdims=True)
+        return np.where(total > 0.0, weight / np.where(total > 0.0, total, 1.0), uniform)
+
 
 class SequenceFormGame(ExactGame):
     """Payoffs, best responses and NashConv by sweeps over a tree's arrays; see :class:`ExactGame`.
 
-    Tabular policies must be distributions over the legal actions of every information set; ValueError otherwise.
-    Between equally good actions a best response takes the one with the lowest number.
+    Plans are realisation plans. Tabular policies must be distributions over the legal actions of every information
+    set; ValueError otherwise. Between equally good actions a best response takes the one with the lowest number.
     """
 
-    def __init__(self, tree: GameTree, sequences: Sequence[_Sequences]) -> None:
+    def __init__(self, tree: GameTree, sequences: Sequence[Sequences]) -> None:
         """See :meth:`build`."""
         self.agents: list[AgentID] = agents_of(tree.game)
         self._observation = tree.observation
@@ -53,6 +62,7 @@ class SequenceFormGame(ExactGame):
         leaves = np.flatnonzero(tree.player == TERMINAL)
         self._weight = (tree.returns[leaves] * _chance_reach(tree)[leaves, None]).T.copy()  # (N, L): return x chance
         self._zero_sum = len(self.agents) == 2 and bool(np.all(self._weight[0] == -self._weight[1]))
+        self._pairs = _Pairs(*sequences[-2:]) if len(sequences) > 1 else None
 
     @classmethod
     def build(cls, tree: GameTree) -> SequenceFormGame | None:
@@ -64,7 +74,7 @@ class SequenceFormGame(ExactGame):
             parent = _own_parents(tree, player, last[:, player])
             if parent is None:
                 return None
-            sequences.append(_Sequences(legal, parent, _by_depth(legal, parent), last[leaves, player]))
+            sequences.append(Sequences(legal, parent, _by_depth(legal, parent), last[leaves, player]))
         return cls(tree, sequences)
 
     def information_sets(self, agent: AgentID) -> tuple[np.ndarray, np.ndarray]:
@@ -72,79 +82,44 @@ class SequenceFormGame(ExactGame):
         player = self.agents.index(agent)
         return self._observation[player].copy(), self._sequences[player].legal.copy()
 
-    def payoffs(self, pools: Sequence[np.ndarray]) -> np.ndarray:
-        """See :meth:`ExactGame.payoffs`."""
-        self._check_count(pools)
-        plans = [self._plans(player, pool) for player, pool in enumerate(pools)]  # (S_n, P_n) each
-        weight = self._weight[:1] if self._zero_sum else self._weight
-        values = np.zeros((len(weight), *(plan.shape[1] for plan in plans)))
-        width = sum(plan.shape[1] for plan in plans) * plans[0].itemsize
-        block = max(1, _BLOCK_BYTES // width)
-        for start in range(0, weight.shape[1], block):
-            here = slice(start, start + block)
-            reaches = [plan[own.leaf[here]] for plan, own in zip(plans, self._sequences, strict=True)]  # (B, P_n)
-            values += _contract(weight[:, here], reaches)
-        return np.concatenate([values, -values]) if self._zero_sum else values
-
-    def best_response(
-        self, agent: AgentID, pools: Sequence[np.ndarray], mixtures: Sequence[np.ndarray]
-    ) -> tuple[float, np.ndarray]:
-        """See :meth:`ExactGame.best_response`; the policy is (I, A) float64."""
-        self._check_count(pools, mixtures)
-        player = self.agents.index(agent)
-        weight = self._weight[player]
-        for other, (pool, mixture) in enumerate(zip(pools, mixtures, strict=True)):
-            if other != player:
-                weight = weight * self._leaf_reach(other, pool, mixture)
-        return self._respond(player, weight)
-
-    def gains(self, pools: Sequence[np.ndarray], mixtures: Sequence[np.ndarray]) -> np.ndarray:
-        """See :meth:`ExactGame.gains`; the mixtures are merged first, so that no payoff table is needed."""
-        self._check_count(pools, mixtures)
-        reach = np.stack([self._leaf_reach(p, pool, mixtures[p]) for p, pool in enumerate(pools)])  # (N, L)
-        gains = np.empty(len(self.agents))
-        for player in range(len(self.agents)):
-            weight = self._weight[player] * np.delete(reach, player, axis=0).prod(axis=0)
-            gains[player] = self._respond(player, weight)[0] - weight @ reach[player]
-        return gains
-
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    def _plans(self, player: int, pool: np.ndarray) -> np.ndarray:
-        """Realisation plans (S, P) float64 of a pool (P, I, A): a row per sequence, since leaves gather rows."""
-        own = self._sequences[player]
+    def plans(self, agent: AgentID, pool: np.ndarray) -> np.ndarray:
+        """Realisation plans; see :meth:`ExactGame.plans`."""
+        own = self._sequences[self.agents.index(agent)]
         pool = np.asarray(pool, np.float64)
         if pool.ndim != 3 or pool.shape[1:] != own.legal.shape:
             raise ValueError(
-                f"the pool of {self.agents[player]} has shape {pool.shape}; it must be (P, I, A) = (P, "
+                f"the pool of {agent} has shape {pool.shape}; it must be (P, I, A) = (P, "
                 f"{own.legal.shape[0]}, {own.legal.shape[1]})"
             )
         sums = np.einsum("pia,ia->pi", pool, own.legal)
         # Written so that NaN fails too; the tolerance lets float32 probabilities pass.
         if not (np.all(np.abs(sums - 1.0) < 1e-4) and pool.min(initial=0.0) >= 0.0):
-            raise ValueError(f"the pool of {self.agents[player]} has rows that are no distribution over legal actions")
-        probability = pool.transpose(1, 2, 0)  # (I, A, P)
-        plans = np.empty((own.count, len(pool)))
-        plans[-1] = 1.0  # the empty sequence
-        by_infoset = plans[:-1].reshape(probability.shape)  # a view
+            raise ValueError(f"the pool of {agent} has rows that are no distribution over legal actions")
+        plans = np.empty((len(pool), own.count))
+        plans[:, -1] = 1.0  # the empty sequence
+        by_infoset = plans[:, :-1].reshape(pool.shape)
         for infosets in own.depths:
-            by_infoset[infosets] = probability[infosets] * plans[own.parent[infosets], None, :]
+            by_infoset[:, infosets] = pool[:, infosets] * plans[:, own.parent[infosets], None]
         return plans
 
-    def _leaf_reach(self, player: int, pool: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-        """The player's own part (L,) in reaching each leaf when it plays a mixture (P,) over its pool (P, I, A)."""
-        mixture = np.asarray(mixture, np.float64)
-        if mixture.shape != (len(pool),):
-            raise ValueError(
-                f"the mixture of {self.agents[player]} has shape {mixture.shape} for a pool of {len(pool)} policies"
-            )
-        support = np.flatnonzero(mixture)  # equilibria leave most members of a large pool out
-        plan = self._plans(player, np.asarray(pool)[support]) @ mixture[support]
-        return plan[self._sequences[player].leaf]
+    def behaviour(self, agent: AgentID, plan: np.ndarray) -> np.ndarray:
+        """See :meth:`ExactGame.behaviour`."""
+        own = self._sequences[self.agents.index(agent)]
+        return own.behaviour(plan, otherwise=own.legal)
 
-    def _respond(self, player: int, weight: np.ndarray) -> tuple[float, np.ndarray]:
-        """Best value and policy against the others, whose reach times return stands in ``weight`` (L,)."""
-        own = self._sequences[player]
+    def plan_payoffs(self, plans: Sequence[np.ndarray]) -> np.ndarray:
+        """See :meth:`ExactGame.plan_payoffs`."""
+        weights = self._weight[:1] if self._zero_sum else self._weight
+        values = np.stack([self._expect(weight, list(plans)) for weight in weights])
+        return np.concatenate([values, -values]) if self._zero_sum else values
+
+    def respond(self, agent: AgentID, plans: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
+        """See :meth:`ExactGame.respond`: one sweep over the agent's information sets, from the last to the first."""
+        player = self.agents.index(agent)
+        own, weight = self._sequences[player], self._weight[player]
+        for other, plan in enumerate(plans):
+            if other != player:
+                weight = weight * plan[self._sequences[other].leaf]
         value = np.bincount(own.leaf, weights=weight, minlength=own.count)  # of what ends right after a sequence
         by_infoset = value[:-1].reshape(own.legal.shape)  # a view
         policy = np.zeros(own.legal.shape)
@@ -156,23 +131,45 @@ class SequenceFormGame(ExactGame):
             np.add.at(value, own.parent[infosets], best)
         return float(value[-1]), policy
 
-    def _check_count(self, *per_agent: Sequence[np.ndarray]) -> None:
-        for given in per_agent:
-            if len(given) != len(self.agents):
-                raise ValueError(f"{len(given)} pools or mixtures were given for the {len(self.agents)} agents")
+    def restricted_equilibrium(self, allowed: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See :meth:`ExactGame.restricted_equilibrium`; by :func:`~malib_lite.envs.open_spiel.equilibrium.solve`."""
+        if not self._zero_sum or self._pairs is None:
+            raise ConfigError("restricted games are solved for two players in zero-sum games, and this is none")
+        self._check_count(allowed)
+        first, second = self._sequences
+        return solve(first, second, self._pairs.matrix(self._weight[0]), *allowed)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _expect(self, weight: np.ndarray, plans: list[np.ndarray]) -> np.ndarray:
+        """Sum over leaves of ``weight`` (L,) times the reach of a member of each of the last players: (P_k, ..., P_N).
+
+        Matrix products for the last two players; loops over the members of those before.
+        """
+        if len(plans) == 2 and self._pairs is not None:
+            matrix = self._pairs.matrix(weight)
+            if len(plans[0]) < len(plans[1]):
+                return (plans[0] @ matrix) @ plans[1].T
+            return plans[0] @ (matrix @ plans[1].T)
+        own = self._sequences[-len(plans)]
+        if len(plans) == 1:
+            return plans[0] @ np.bincount(own.leaf, weights=weight, minlength=own.count)
+        return np.stack([self._expect(weight * plan[own.leaf], plans[1:]) for plan in plans[0]])
 
 
-def _contract(weight: np.ndarray, reaches: Sequence[np.ndarray]) -> np.ndarray:
-    """Sum over leaves of weight (M, L) times one member's reach (L, P_n) of every player: (M, P_1, ..., P_N).
+class _Pairs:
+    """Which sequences of two players meet at leaves: weights of leaves become a matrix between their plans."""
 
-    Matrix products for the last two players; loops over the members of those before keep memory at one block.
-    """
-    first, *others = reaches
-    if not others:
-        return weight @ first
-    if len(others) == 1:
-        return np.stack([(first * row[:, None]).T @ others[0] for row in weight])
-    return np.stack([_contract(weight * member, others) for member in first.T], axis=1)
+    def __init__(self, first: Sequences, second: Sequences) -> None:
+        self._shape = first.count, second.count
+        pairs, self._pair = np.unique(first.leaf * second.count + second.leaf, return_inverse=True)
+        row, self._indices = np.divmod(pairs, second.count)
+        self._indptr = np.searchsorted(row, np.arange(first.count + 1))
+
+    def matrix(self, weight: np.ndarray) -> csr_array:
+        """Sums of leaves' weights (L,), sparse (S_1, S_2)."""
+        data = np.bincount(self._pair, weights=weight, minlength=len(self._indices))
+        return csr_array((data, self._indices, self._indptr), shape=self._shape)
 
 
 def _chance_reach(tree: GameTree) -> np.ndarray:

@@ -12,6 +12,7 @@ from malib_lite.agent.conductor import Conductor
 from malib_lite.agent.gradients import export_networks, replica_of
 from malib_lite.agent.intake import Intake, kept_if_bad
 from malib_lite.agent.means import Means
+from malib_lite.backend.members import Member
 from malib_lite.backend.ring import Slot
 from malib_lite.backend.stores import Store, make_store
 from malib_lite.backend.sync import BSP, make_sync
@@ -61,12 +62,12 @@ class AgentInterface(ABC):
 
         Args:
             horizon: environment steps that the schedules of its trainer span.
-            parent: policy whose parameters it starts from; None starts anew.
+            parent: the member (as text) whose parameters it starts from; None starts anew.
         """
         spec = self._spec
         policy = spec.policy.make(derive_int(spec.seed, "policy", spec.runtime_id, policy_id))
         if parent is not None:
-            policy.import_state(self._server.get_weights(parent).arrays)
+            policy.import_state(spec.members.load(Member.parse(parent).digest))
         seed = derive_int(spec.seed, "trainer", spec.runtime_id, policy_id)
         trainer = spec.trainer_class(spec.trainer_config, policy, seed, horizon)
         self._policies[policy_id] = policy
@@ -126,12 +127,18 @@ class AgentInterface(ABC):
             "waited_s": waited_s,
         }
 
-    def freeze(self, policy_id: str) -> Task:
-        """End a policy's learning: it becomes a pool member that never changes again. Returns its digest."""
+    def save(self, policy_id: str) -> Task:
+        """Make a pool member of what a policy has learnt so far; returns it, as text. The policy may go on learning."""
+        return str(self._spec.members.save(self._spec.runtime_id, self._server.get_weights(policy_id).arrays))
+        yield  # a task, though it never waits
+
+    def retire(self, policy_id: str) -> Task:
+        """Forget a policy that will not learn any more."""
         for kept in (self._policies, self._trainers, self._stores):
-            kept.pop(policy_id, None)
-        self._server.forget(replica_of(policy_id))
-        return self._server.freeze(policy_id).digest()
+            del kept[policy_id]
+        for name in (policy_id, replica_of(policy_id)):
+            self._server.forget(name)
+        return None
         yield  # a task, though it never waits
 
     # -- service ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from malib_lite.agent.gradients import WorkerLink
 from malib_lite.agent.sync_config import SyncConfig
+from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.parameter_server import Link, ParameterServer
 from malib_lite.backend.ring import RingSpec
 from malib_lite.contracts.trainer import Trainer
@@ -35,6 +36,7 @@ class AgentSpec:
     trainer_class: type[Trainer[Any, Any]]
     trainer_config: Any
     address: Address
+    members: MemberFolder  # where policies are saved
     rings: Sequence[RingSpec]  # one per rollout worker, in the workers' order; none, where gradient workers have them
     log_dir: Path
     seed: int

@@ -5,50 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from malib_lite.backend.parameter_server import ParameterClient
-from malib_lite.backend.snapshots import Snapshot
-from malib_lite.population.strategy_spec import StrategySpec
-from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.backend.members import Member
 from malib_lite.runtime.actors import Call, Runtime
 
 
 class TrainingManager:
     """Adds policies, counts versions and rounds, and words the calls that have the agents learn."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        groups: Mapping[str, Sequence[str]],
-        policies: Mapping[str, PolicySpec],
-        client: ParameterClient,
-        num_gradient_workers: int = 0,
-    ) -> None:
+    def __init__(self, runtime: Runtime, learners: Sequence[str], num_gradient_workers: int = 0) -> None:
         """
         Args:
+            learners: runtime ids of those that learn.
             num_gradient_workers: K of every learner; 0 where they learn themselves.
         """
         self._runtime = runtime
         self._num_gradient_workers = num_gradient_workers
         self._horizon = 0  # of the policies that learn
-        self._client = client
-        self.agent_groups = {runtime_id: tuple(agents) for runtime_id, agents in groups.items()}
-        self.policy_specs = dict(policies)
-        self.strategies = {
-            runtime_id: StrategySpec(
-                identifier=runtime_id,
-                policy_ids=(),
-                meta_data={"policy_cls": spec.policy_class, "kwargs": spec.arguments},
-            )
-            for runtime_id, spec in policies.items()
-        }
-        self.versions: dict[str, int] = dict.fromkeys(self.agent_groups, 0)  # of the policy that learns
+        self._num_added = 0
+        self.runtime_ids = tuple(learners)
+        self.versions: dict[str, int] = dict.fromkeys(learners, 0)  # of the policy that learns
         self.rounds = 0  # rounds that every ring has seen
         self.legs = 0  # calls of advance
-
-    @property
-    def runtime_ids(self) -> tuple[str, ...]:
-        """The runtime ids, in a fixed order."""
-        return tuple(self.agent_groups)
 
     @staticmethod
     def actor(runtime_id: str) -> str:
@@ -60,22 +37,27 @@ class TrainingManager:
         """Name of the actor of a learner's gradient worker."""
         return f"gradients-{runtime_id}-{number}"
 
-    def add_policies(self, horizon: int, parents: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Give every runtime id a new policy that can learn; returns their ids."""
+    def add_policies(self, horizon: int, parents: Mapping[str, Member] | None = None) -> dict[str, str]:
+        """Give every runtime id a new policy that can learn; returns their ids.
+
+        Args:
+            horizon: environment steps that the schedules of their trainers span.
+            parents: members whose parameters they start from, by runtime id; without one a policy starts anew.
+        """
         self._horizon = horizon
-        added = {runtime_id: f"policy-{spec.num_policy}" for runtime_id, spec in self.strategies.items()}
+        added = dict.fromkeys(self.runtime_ids, f"policy-{self._num_added}")
+        self._num_added += 1
+        parent_of = {runtime_id: str(parent) for runtime_id, parent in (parents or {}).items()}
         self._runtime.run(
             {
                 self.actor(runtime_id): Call(
                     "add_policy",
-                    {"policy_id": policy_id, "horizon": horizon, "parent": (parents or {}).get(runtime_id)},
+                    {"policy_id": policy_id, "horizon": horizon, "parent": parent_of.get(runtime_id)},
                 )
                 for runtime_id, policy_id in added.items()
             }
         )
-        for runtime_id, policy_id in added.items():
-            self.strategies[runtime_id].register_policy_id(policy_id)
-            self.versions[runtime_id] = 0
+        self.versions = dict.fromkeys(self.runtime_ids, 0)
         return added
 
     def calls(self, learners: Mapping[str, str], num_rounds: int, max_updates: int | None = None) -> dict[str, Call]:
@@ -107,16 +89,17 @@ class TrainingManager:
                     report[f"worker_{number}_waited_for_{what}_s"] = seconds
         return reports
 
-    def freeze(self, policies: Mapping[str, str]) -> dict[str, str]:
-        """Make policies pool members; returns their digests by runtime id."""
+    def save(self, policies: Mapping[str, str]) -> dict[str, Member]:
+        """Make pool members of what policies (ids by runtime id) have learnt so far."""
+        saved = self._ask("save", policies)
+        return {runtime_id: Member.parse(member) for runtime_id, member in saved.items()}
+
+    def retire(self, policies: Mapping[str, str]) -> None:
+        """Forget policies that will not learn any more."""
+        self._ask("retire", policies)
+
+    def _ask(self, method: str, policies: Mapping[str, str]) -> dict[str, Any]:
         results = self._runtime.run(
-            {self.actor(runtime_id): Call("freeze", {"policy_id": pid}) for runtime_id, pid in policies.items()}
+            {self.actor(runtime_id): Call(method, {"policy_id": pid}) for runtime_id, pid in policies.items()}
         )
         return {runtime_id: results[self.actor(runtime_id)] for runtime_id in policies}
-
-    def snapshot(self, runtime_id: str, policy_id: str, version: int | None = None) -> Snapshot:
-        """The parameters of a policy: ``version`` or newer, or, of a pool member, the frozen ones."""
-        snapshot: Snapshot = self._runtime.wait(self._client.wait_for(runtime_id, policy_id, version))
-        if snapshot.frozen:
-            self._client.forget(runtime_id, policy_id)  # whoever asked has it; the learner keeps the pool
-        return snapshot

@@ -96,7 +96,7 @@ class BusLink:
     def newest(self, policy_id: str) -> Snapshot | None:
         return self._known.get(policy_id)
 
-    def poll(self, policy_id: str, version: int | None) -> None:
+    def poll(self, policy_id: str, version: int) -> None:
         while self._subscriber.poll(0):
             _, header, payload = self._subscriber.recv_multipart(copy=False)
             self._take(Snapshot.unpack(header.bytes, payload.buffer))
@@ -121,7 +121,7 @@ class BusLink:
         if snapshot.policy_id not in self._known:
             return
         known = self._known[snapshot.policy_id]
-        if known is None or snapshot.version > known.version or (snapshot.frozen and not known.frozen):
+        if known is None or snapshot.version > known.version:
             self._known[snapshot.policy_id] = snapshot
 
 

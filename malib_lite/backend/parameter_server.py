@@ -36,29 +36,20 @@ class ParameterServer:
         self.tables: dict[str, Snapshot] = {}
         self._announcer = announcer
 
-    def set_weights(
-        self, policy_id: str, version: int, arrays: Mapping[str, np.ndarray], frozen: bool = False
-    ) -> Snapshot:
+    def set_weights(self, policy_id: str, version: int, arrays: Mapping[str, np.ndarray]) -> Snapshot:
         """Take over new parameters and announce them. The arrays must be the caller's no more.
 
         Raises:
-            ValueError: the version is not newer, or the policy is frozen.
+            ValueError: the version is not newer.
         """
         old = self.tables.get(policy_id)
-        if old is not None and (old.frozen or version < old.version or (version == old.version and not frozen)):
-            raise ValueError(
-                f"{policy_id} is at version {old.version}{' and frozen' * old.frozen}, cannot become {version}"
-            )
-        snapshot = Snapshot(policy_id, version, arrays, frozen)
+        if old is not None and version <= old.version:
+            raise ValueError(f"{policy_id} is at version {old.version}, cannot become {version}")
+        snapshot = Snapshot(policy_id, version, arrays)
         self.tables[policy_id] = snapshot
         if self._announcer is not None:
             self._announcer.publish(snapshot)
         return snapshot
-
-    def freeze(self, policy_id: str) -> Snapshot:
-        """Make a policy a pool member: its newest version is its last."""
-        newest = self.tables[policy_id]
-        return newest if newest.frozen else self.set_weights(policy_id, newest.version, newest.arrays, frozen=True)
 
     def forget(self, policy_id: str) -> None:
         """Drop what nobody will ask for any more."""
@@ -78,14 +69,9 @@ class ParameterServer:
             self._announcer.close()
 
 
-def recent(snapshot: Snapshot | None, version: int | None) -> bool:
-    """Whether a snapshot is what was asked for: ``version`` or a newer one, or, for None, the frozen one.
-
-    A pool member must be asked for by None: who followed it while it learnt may hold a version short of its last.
-    """
-    if snapshot is None:
-        return False
-    return snapshot.frozen or (version is not None and snapshot.version >= version)
+def recent(snapshot: Snapshot | None, version: int) -> bool:
+    """Whether a snapshot is what was asked for: ``version`` or a newer one."""
+    return snapshot is not None and snapshot.version >= version
 
 
 class Link(Protocol):
@@ -100,7 +86,7 @@ class Link(Protocol):
     def newest(self, policy_id: str) -> Snapshot | None:
         """The newest snapshot that has arrived."""
 
-    def poll(self, policy_id: str, version: int | None) -> None:
+    def poll(self, policy_id: str, version: int) -> None:
         """Take in what has arrived; where that is not :func:`recent` enough, see that it is asked for."""
 
     def close(self) -> None:
@@ -120,7 +106,7 @@ class LocalLink:
     def newest(self, policy_id: str) -> Snapshot | None:
         return self._server.tables.get(policy_id)
 
-    def poll(self, policy_id: str, version: int | None) -> None: ...
+    def poll(self, policy_id: str, version: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -131,7 +117,7 @@ class ParameterClient:
     def __init__(self, links: Mapping[str, Link]) -> None:
         self._links = dict(links)
 
-    def wait_for(self, runtime_id: str, policy_id: str, version: int | None) -> Generator[None, None, Snapshot]:
+    def wait_for(self, runtime_id: str, policy_id: str, version: int) -> Generator[None, None, Snapshot]:
         """A task: yields until a snapshot that is :func:`recent` enough is there, then returns it."""
         link = self._links[runtime_id]
         link.follow(policy_id)

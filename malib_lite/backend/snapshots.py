@@ -25,17 +25,11 @@ class Snapshot:
     policy_id: str
     version: int
     arrays: Mapping[str, np.ndarray] = field(repr=False)
-    frozen: bool = False  # a member of a pool: it will never have another version
-
-    def digest(self) -> str:
-        """SHA-256 over names, types and values: equal parameters have equal digests, whatever they are called."""
-        header, payload = _flatten(self.arrays)
-        return hashlib.sha256(json.dumps(header).encode() + payload.tobytes()).hexdigest()
 
     def pack(self) -> tuple[bytes, np.ndarray]:
         """Header (JSON) and payload (uint8) of the message."""
         layout, payload = _flatten(self.arrays)
-        header = {"policy_id": self.policy_id, "version": self.version, "frozen": self.frozen, "arrays": layout}
+        header = {"policy_id": self.policy_id, "version": self.version, "arrays": layout}
         return json.dumps(header).encode(), payload
 
     @staticmethod
@@ -55,11 +49,17 @@ class Snapshot:
                 array = np.frombuffer(payload, dtype, int(np.prod(shape, dtype=np.int64)), offset).reshape(shape)
                 array.flags.writeable = False
                 arrays[str(name)] = array
-            return Snapshot(str(fields["policy_id"]), int(fields["version"]), arrays, bool(fields["frozen"]))
+            return Snapshot(str(fields["policy_id"]), int(fields["version"]), arrays)
         except BadMessage:
             raise
         except (ValueError, TypeError, KeyError) as error:
             raise BadMessage(f"not a snapshot: {error}") from None
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types and values, whatever their order: equal parameters have equal digests."""
+    header, payload = _flatten(dict(sorted(arrays.items())))
+    return hashlib.sha256(json.dumps(header).encode() + payload.tobytes()).hexdigest()
 
 
 def _flatten(arrays: Mapping[str, np.ndarray]) -> tuple[list[list[Any]], np.ndarray]:

@@ -38,6 +38,11 @@ TIE = 1e-12
 LOWEST_LOG_RATE = -230.0
 
 
+def is_constant_sum(payoffs: np.ndarray) -> bool:
+    """Whether this is a table (2, P_1, P_2) of two players whose payoffs add up to a constant."""
+    return len(payoffs) == 2 and bool(np.ptp(_normalise(payoffs).sum(axis=0)) <= ZERO_SUM_TOLERANCE)
+
+
 def uniform(payoffs: np.ndarray) -> list[np.ndarray]:
     """Every strategy with the same probability; of ``payoffs`` (N, P_1, ..., P_N) only the shape matters."""
     return [np.full(size, 1.0 / size) for size in np.shape(payoffs)[1:]]
@@ -66,8 +71,8 @@ def nash(payoffs: np.ndarray) -> list[np.ndarray]:
     others = "choose prd, replicator_dynamics, fictitious_play, alpha_rank or uniform"
     if len(game) != 2:
         raise ConfigError(f"meta-solver 'nash' is for two players and this game has {len(game)}: {others}")
-    gap = np.ptp(game.sum(axis=0))
-    if gap > ZERO_SUM_TOLERANCE:
+    if not is_constant_sum(payoffs):
+        gap = np.ptp(game.sum(axis=0))
         raise ConfigError(
             "meta-solver 'nash' is for zero-sum games, and the two players' payoffs do not add up to a constant "
             f"(the sum varies by {gap:.2g} of the payoff range): {others}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,9 +44,7 @@ class PayoffManager:
 
     def missing(self) -> list[JointChoice]:
         """The joint choices whose payoffs are not known yet."""
-        return [
-            choice for choice in itertools.product(*[range(size) for size in self.sizes]) if not self._known[choice]
-        ]
+        return [tuple(choice) for choice in np.argwhere(~self._known).tolist()]
 
     def record(self, choice: JointChoice, payoffs: Sequence[float], errors: Sequence[float] | None = None) -> None:
         """Set one entry: expected return of every player, and the standard errors of sampled ones.
@@ -90,12 +87,10 @@ class PayoffManager:
             values = np.tensordot(values, np.asarray(mixture, np.float64), axes=([1], [0]))
         return values
 
-    def state_dict(self) -> dict[str, Any]:
-        """The whole table."""
-        return {"payoffs": self._payoffs.tolist(), "errors": self._errors.tolist(), "known": self._known.tolist()}
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The whole table, for saving."""
+        return {"payoffs": self._payoffs, "errors": self._errors, "known": self._known}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state_dict` gave."""
-        self._payoffs = np.asarray(state["payoffs"], np.float64)
-        self._errors = np.asarray(state["errors"], np.float64)
-        self._known = np.asarray(state["known"], bool)
+    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up what :meth:`arrays` gave."""
+        self._payoffs, self._errors, self._known = (arrays[name].copy() for name in ("payoffs", "errors", "known"))

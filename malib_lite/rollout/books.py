@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -60,12 +60,32 @@ class Books:
     env_crashes: int = 0  # processes of environments that died and were replaced
     length: Tally = field(default_factory=Tally)
     returns: dict[AgentID, Tally] = field(default_factory=dict)
+    # of learners: against each member of a pool (as text), [wins, draws, losses]
+    scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def end(self, lengths: np.ndarray, returns: Mapping[AgentID, np.ndarray]) -> None:
         """Book episodes that ended: lengths (B,), returns (B,) of every agent."""
         self.length.add(lengths)
         for agent, values in returns.items():
             self.returns.setdefault(agent, Tally()).add(values)
+
+    def score(self, learner: str, members: Sequence[str], drawn: np.ndarray, returns: np.ndarray) -> None:
+        """Book how a learner did against the members of a pool.
+
+        Args:
+            members: the pool's.
+            drawn: (B,) int64, the number of the member that played in each episode.
+            returns: (B,) of the learner; above zero it has won, below it has lost.
+        """
+        outcome = 1 - np.sign(returns).astype(np.int64)  # 0 won, 1 drawn, 2 lost
+        counts = np.bincount(3 * drawn + outcome, minlength=3 * len(members)).reshape(-1, 3)
+        self._add_scores(learner, {member: row.tolist() for member, row in zip(members, counts, strict=True)})
+
+    def _add_scores(self, learner: str, scores: Mapping[str, Sequence[int]]) -> None:
+        known = self.scores.setdefault(learner, {})
+        for member, counts in scores.items():
+            if any(counts):
+                known[member] = [a + b for a, b in zip(known.get(member, [0, 0, 0]), counts, strict=True)]
 
     def merge(self, other: Books) -> None:
         """Take in other books."""
@@ -74,6 +94,8 @@ class Books:
         self.length.merge(other.length)
         for agent, tally in other.returns.items():
             self.returns.setdefault(agent, Tally()).merge(tally)
+        for learner, scores in other.scores.items():
+            self._add_scores(learner, scores)
 
     def to_json(self) -> dict[str, Any]:
         """The books as JSON's types; a tally of nothing becomes None, since JSON has no infinity."""
@@ -83,6 +105,7 @@ class Books:
             "env_crashes": self.env_crashes,
             "length": pack(self.length),
             "returns": {agent: pack(tally) for agent, tally in self.returns.items()},
+            "scores": self.scores,
         }
 
     @staticmethod
@@ -90,7 +113,7 @@ class Books:
         """What :meth:`to_json` packed."""
         unpack = lambda tally: Tally(**tally) if tally else Tally()  # noqa: E731
         returns = {agent: unpack(tally) for agent, tally in packed["returns"].items()}
-        return Books(packed["env_steps"], packed["env_crashes"], unpack(packed["length"]), returns)
+        return Books(packed["env_steps"], packed["env_crashes"], unpack(packed["length"]), returns, packed["scores"])
 
     @staticmethod
     def sum(parts: Iterable[Books]) -> Books:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from malib_lite.backend.members import Member
 from malib_lite.rollout.books import Books
 from malib_lite.runtime.actors import Call, Runtime
+
+Pools = Mapping[str, Mapping[Member, float]]  # by player: probability of each member
+
+
+def _as_text(pools: Pools) -> dict[str, dict[str, float]]:
+    return {player: {str(member): chance for member, chance in pool.items()} for player, pool in pools.items()}
 
 
 class RolloutWorkerManager:
@@ -30,18 +37,20 @@ class RolloutWorkerManager:
         num_rounds: int,
         base_sequence: int,
         leg: int,
-        pools: Mapping[str, Mapping[str, float]] | None = None,
-        evaluate: Mapping[str, bool] | None = None,
+        opponents: Mapping[str, Pools] | None = None,
     ) -> dict[str, Call]:
-        """The calls by which every worker plays ``num_rounds`` rounds, or for as long as ``leg`` lasts."""
+        """The calls by which every worker plays ``num_rounds`` rounds, or for as long as ``leg`` lasts.
+
+        Args:
+            opponents: the pools that each learner's arena is played against, by the learner's runtime id.
+        """
         arguments = {
             "learners": dict(learners),
             "first_versions": dict(versions),
             "num_rounds": num_rounds,
             "base_sequence": base_sequence,
             "leg": leg,
-            "pools": pools,
-            "evaluate": evaluate,
+            "opponents": {runtime_id: _as_text(pools) for runtime_id, pools in (opponents or {}).items()},
         }
         return {self.actor(worker): Call("rollout", arguments) for worker in range(self._num_workers)}
 
@@ -51,14 +60,15 @@ class RolloutWorkerManager:
 
     def simulate(
         self,
-        matches: Sequence[Mapping[str, str]],
+        matches: Sequence[Pools],
         num_episodes: int,
-        evaluate: Mapping[str, bool],
-        versions: Mapping[str, int] | None = None,
+        greedy: bool = False,
     ) -> list[Books]:
         """Play ``num_episodes`` of every match, shared among the evaluating workers; returns the books of each.
 
-        ``versions`` of policies that still learn, by runtime id; None where all are pool members.
+        Args:
+            matches: a pool for every player.
+            greedy: whether all act by their modes, exploration off; otherwise each plays its policy proper.
         """
         workers = range(min(self._num_eval_workers, num_episodes))
         shares = [num_episodes // len(workers) + (worker < num_episodes % len(workers)) for worker in workers]
@@ -66,10 +76,9 @@ class RolloutWorkerManager:
             self.actor(worker): Call(
                 "simulate",
                 {
-                    "matches": list(matches),
+                    "matches": [_as_text(match) for match in matches],
                     "num_episodes": shares[worker],
-                    "evaluate": dict(evaluate),
-                    "versions": None if versions is None else dict(versions),
+                    "greedy": greedy,
                     "seed": self._num_simulations,
                 },
             )

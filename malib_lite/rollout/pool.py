@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from malib_lite.backend.members import Member
 from malib_lite.contracts.environment import AgentID
 from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 
 
 class PoolPlayer:
-    """Plays for one runtime id in E environments.
+    """Plays for one player in E environments; ``drawn`` (E,) says which of ``ids`` does so where.
 
     Where the agents' observations are a finite table, every member is turned into a table of action probabilities
     once, and acting is a look-up for all environments together; elsewhere each member that is at play makes one
@@ -24,24 +25,24 @@ class PoolPlayer:
         self,
         environments: VectorEnvironment,
         agents: Sequence[AgentID],
-        members: Mapping[str, Policy],
-        probabilities: Mapping[str, float],
-        evaluate: bool,
+        members: Mapping[Member, Policy],
+        probabilities: Mapping[Member, float],
         generator: np.random.Generator,
+        greedy: bool = False,
     ) -> None:
         """
         Args:
-            members: by policy id; they are never trained here.
-            probabilities: of each member, by policy id; those that are never drawn may be missing from ``members``.
-            evaluate: how the members act, see :class:`~malib_lite.contracts.policy.Policy`.
+            members: they are never trained here; those that are never drawn may be missing.
+            probabilities: of each member.
+            greedy: whether all act by their modes; otherwise each plays its policy proper.
         """
-        self._ids = [policy_id for policy_id, probability in probabilities.items() if probability > 0.0]
-        weights = np.array([probabilities[policy_id] for policy_id in self._ids], dtype=np.float64)
+        self.ids = [member for member, probability in probabilities.items() if probability > 0.0]
+        weights = np.array([probabilities[member] for member in self.ids], dtype=np.float64)
         self._cumulative = np.cumsum(weights / weights.sum())
-        self._members = [members[policy_id] for policy_id in self._ids]
-        self._evaluate = evaluate
+        self._members = [members[member] for member in self.ids]
+        self._evaluate = [greedy or not policy.stochastic for policy in self._members]
         self._generator = generator
-        self._drawn = np.zeros(environments.num_envs, np.int64)
+        self.drawn = np.zeros(environments.num_envs, np.int64)
         memory_size = max(member.memory_size for member in self._members)
         self._memory = {agent: np.zeros((environments.num_envs, memory_size), np.float32) for agent in agents}
         self._remembers = memory_size > 0
@@ -50,7 +51,7 @@ class PoolPlayer:
     def draw(self, mask: np.ndarray) -> None:
         """Draw a member for the episodes that begin where ``mask`` (E,) bool is set."""
         chances = self._generator.random(int(mask.sum()))
-        self._drawn[mask] = np.minimum(np.searchsorted(self._cumulative, chances, side="right"), len(self._ids) - 1)
+        self.drawn[mask] = np.minimum(np.searchsorted(self._cumulative, chances, side="right"), len(self.ids) - 1)
         if self._remembers:
             for memory in self._memory.values():
                 memory[mask] = 0.0
@@ -60,9 +61,9 @@ class PoolPlayer:
         table = self._tables[agent]
         if table is not None:
             assert view.observation_index is not None
-            cumulative = table[self._drawn[rows], view.observation_index[rows]]  # (B, A)
+            cumulative = table[self.drawn[rows], view.observation_index[rows]]  # (B, A)
             return (self._generator.random(len(rows))[:, None] >= cumulative).sum(axis=1)
-        drawn = self._drawn[rows]
+        drawn = self.drawn[rows]
         actions: np.ndarray | None = None
         for member in np.unique(drawn):
             here = drawn == member
@@ -71,7 +72,7 @@ class PoolPlayer:
                 self._members[member],
                 view.observation[at],
                 None if view.action_mask is None else view.action_mask[at],
-                self._evaluate,
+                self._evaluate[member],
                 memory[at] if self._remembers else None,
             )
             if remembered is not None:
@@ -87,7 +88,8 @@ class PoolPlayer:
         table = environments.observation_table(agent)
         if table is None or self._remembers:
             return None
-        cumulative = np.cumsum(np.stack([tabulate(m, *table, self._evaluate) for m in self._members]), axis=-1)
+        tables = [tabulate(m, *table, e) for m, e in zip(self._members, self._evaluate, strict=True)]
+        cumulative = np.cumsum(np.stack(tables), axis=-1)
         return cumulative / cumulative[..., -1:]
 
 

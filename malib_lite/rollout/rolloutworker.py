@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from gymnasium import spaces
 
+from malib_lite.backend.members import Member, MemberCache, MemberFolder
 from malib_lite.backend.parameter_server import Link, ParameterClient
 from malib_lite.backend.ring import Ring, RingSpec, Slot
 from malib_lite.contracts.environment import AgentID
@@ -67,17 +68,19 @@ class WorkerSpec:
     """What every rollout worker of a run has in common."""
 
     env_description: Mapping[str, Any]
-    groups: Mapping[str, Sequence[AgentID]]  # runtime id -> the agents it governs
-    policies: Mapping[str, PolicySpec]  # by runtime id
-    addresses: Mapping[str, Address]  # by runtime id
+    groups: Mapping[str, Sequence[AgentID]]  # player -> its agents
+    policies: Mapping[str, PolicySpec]  # by runtime id: of those that learn, and of every kind of member
+    addresses: Mapping[str, Address]  # of those that learn, by runtime id
+    seats: Mapping[str, str]  # of those that learn: runtime id -> player
     arenas: Sequence[Sequence[str]]  # runtime ids that learn together; every arena has environments of its own
+    members: MemberFolder
     num_envs: int
     num_decisions: int
     whole_episodes: bool
     max_step: int | None
     seed: int
     subproc: Subproc | None = None
-    teams: frozenset[str] = frozenset()  # runtime ids whose trajectories are joint
+    teams: frozenset[str] = frozenset()  # players whose trajectories are joint
     agent_ids: bool = False
     lockstep: bool = True  # with the learners (BSP)
 
@@ -99,14 +102,14 @@ class RolloutWorker:
         # A worker that takes over from one that died must not play that one's episodes again.
         self._born = min((ring.head for ring in self._rings.values()), default=0)
         self._client = ParameterClient({rid: address.connect() for rid, address in spec.addresses.items()})
-        self._members: dict[tuple[str, str], Policy] = {}  # pool members by (runtime id, policy id)
+        self._members = MemberCache(spec.members, lambda kind: spec.policies[kind].make(0))
         self._environments = [self._vectorise("train", number) for number in range(len(spec.arenas))]
         self._samplers = [
             self._make_sampler(environments, arena)
             for environments, arena in zip(self._environments, spec.arenas, strict=True)
         ]
         self._learners: dict[str, str] = {}  # the policies that learn now, by runtime id
-        self._opposition: object = None  # whom the samplers' learners play against now
+        self._opponents: Mapping[str, Any] = {}  # whom the samplers' learners play against now
         self._examiner: Sampler | None = None  # plays simulate()'s episodes; made when first needed
 
     # -- tasks --------------------------------------------------------------------------------------------------
@@ -118,8 +121,7 @@ class RolloutWorker:
         num_rounds: int,
         base_sequence: int,
         leg: int = 0,
-        pools: Mapping[str, Mapping[str, float]] | None = None,
-        evaluate: Mapping[str, bool] | None = None,
+        opponents: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     ) -> Task:
         """Play for the learners.
 
@@ -133,63 +135,60 @@ class RolloutWorker:
             base_sequence: records that each ring had seen before the first round. A worker that takes over from one
                 that died sees in the rings how far that one had come, and goes on from there.
             leg: number of the stretch of training.
-            pools: mixtures (probability by policy id) for whoever does not learn in an arena, by runtime id.
-            evaluate: how the members of each runtime id's pool act.
+            opponents: for each learner whose arena has players that do not learn there, their pools: probability by
+                member (as text), by player.
 
         Returns:
             The books of the episodes that ended.
         """
         for runtime_id, policy_id in self._learners.items():
             if learners[runtime_id] != policy_id:
-                self._client.forget(runtime_id, policy_id)  # as a pool member it is asked for again, if it is drawn
+                self._client.forget(runtime_id, policy_id)
+        anew = self._learners != learners
         self._learners = dict(learners)
-        opposition = (learners, pools, evaluate)
-        if pools and opposition != self._opposition:
-            for number, (sampler, arena) in enumerate(zip(self._samplers, self._spec.arenas, strict=True)):
-                others = {runtime_id: pool for runtime_id, pool in pools.items() if runtime_id not in arena}
+        opponents = opponents or {}
+        for number, (sampler, arena) in enumerate(zip(self._samplers, self._spec.arenas, strict=True)):
+            pools = opponents.get(arena[0], {})
+            if pools and (anew or pools != self._opponents.get(arena[0])):
                 seed = ("train", self._worker, number, base_sequence)
-                players = yield from self._make_pools(self._environments[number], others, evaluate or {}, seed)
-                sampler.use_pools(players)
-            self._opposition = opposition
+                sampler.use_pools(self._make_pools(self._environments[number], pools, seed))
+        self._opponents = opponents
         if not self._spec.lockstep:
             yield from self._play_freely(learners, first_versions, leg)
-            return Books.sum(sampler.take_books() for sampler in self._samplers).to_json()
+            return self._take_books().to_json()
         done = min(ring.head for ring in self._rings.values()) - base_sequence
         for number in range(done, num_rounds):
             for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
                 policies = {runtime_id: learners[runtime_id] for runtime_id in arena}
                 versions = {runtime_id: first_versions[runtime_id] + number for runtime_id in arena}
                 yield from self._play_round(sampler, policies, versions, base_sequence + number)
-        return Books.sum(sampler.take_books() for sampler in self._samplers).to_json()
+        return self._take_books().to_json()
 
     def simulate(
         self,
-        matches: Sequence[Mapping[str, str]],
+        matches: Sequence[Mapping[str, Mapping[str, float]]],
         num_episodes: int,
-        evaluate: Mapping[str, bool],
-        versions: Mapping[str, int] | None,
+        greedy: bool,
         seed: int,
     ) -> Task:
         """Play ``num_episodes`` of every match; returns the books of each.
 
         Args:
-            matches: who plays, a policy id for each runtime id.
-            evaluate: how the policies of each runtime id act.
-            versions: the least version that the policies of each runtime id must have; None: they are pool members.
+            matches: who plays: a pool (probability by member, as text) for each player.
+            greedy: whether all act by their modes.
             seed: of this simulation; no other one may have it.
         """
         if self._examiner is None:
             self._examiner = Sampler(self._vectorise("simulate", 0), self._spec.groups, {}, 1, whole_episodes=True)
         books = []
         for number, match in enumerate(matches):
-            pools = {runtime_id: {policy_id: 1.0} for runtime_id, policy_id in match.items()}
             key = ("simulate", self._worker, seed, number)
-            players = yield from self._make_pools(self._examiner.environments, pools, evaluate, key, versions)
-            self._examiner.use_pools(players)
+            self._examiner.use_pools(self._make_pools(self._examiner.environments, match, key, greedy))
             self._examiner.play_episodes(num_episodes, self._row.pulse)
             books.append(self._examiner.take_books().to_json())
             self._row.add(step=1)
         return books
+        yield  # a task, though it never waits
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -216,10 +215,20 @@ class RolloutWorker:
             environments = SubprocVectorEnv(*arguments, **spec.subproc._asdict(), with_state=with_state)
         return make_uniform(environments, spec.groups, spec.agent_ids)
 
+    def _take_books(self) -> Books:
+        """The books of all arenas; scores are those of learners, by runtime id."""
+        books = []
+        for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
+            taken = sampler.take_books()
+            seats = self._spec.seats
+            taken.scores = {rid: taken.scores[seats[rid]] for rid in arena if seats[rid] in taken.scores}
+            books.append(taken)
+        return Books.sum(books)
+
     def _make_sampler(self, environments: VectorEnvironment, arena: Sequence[str]) -> Sampler:
         spec = self._spec
         policies = {
-            runtime_id: spec.policies[runtime_id].make(
+            spec.seats[runtime_id]: spec.policies[runtime_id].make(
                 derive_int(spec.seed, "worker", self._worker, runtime_id, "act", self._born)
             )
             for runtime_id in arena
@@ -239,7 +248,7 @@ class RolloutWorker:
             return  # whom this worker replaces had sent them before it died
         for runtime_id, policy_id in policies.items():
             snapshot = yield from self._client.wait_for(runtime_id, policy_id, versions[runtime_id])
-            learner = sampler.learners[runtime_id]
+            learner = sampler.learners[self._spec.seats[runtime_id]]
             learner.policy.import_state(snapshot.arrays)
             learner.version = snapshot.version
         slots = {}
@@ -255,13 +264,14 @@ class RolloutWorker:
     ) -> None:
         """Play a fragment into ``slots`` and send those of the runtime ids that are ``due``; None: all."""
         steps, episodes = sampler.books.env_steps, sampler.books.length.count
-        rows = sampler.play(slots, self._row.pulse)
+        seats = self._spec.seats
+        rows = sampler.play({seats[runtime_id]: slot for runtime_id, slot in slots.items()}, self._row.pulse)
         steps, episodes = sampler.books.env_steps - steps, sampler.books.length.count - episodes
         for runtime_id, slot in slots.items():
             if due is None or runtime_id in due:
                 slot.write_meta(
-                    sequence=sequence, rows=rows[runtime_id], worker=self._worker,
-                    policy_version=sampler.learners[runtime_id].version, env_steps=steps,
+                    sequence=sequence, rows=rows[seats[runtime_id]], worker=self._worker,
+                    policy_version=sampler.learners[seats[runtime_id]].version, env_steps=steps,
                 )  # fmt: skip
                 self._rings[runtime_id].commit()
         self._row.add(step=1, env_steps=steps, episodes=episodes)
@@ -280,7 +290,7 @@ class RolloutWorker:
                         newest = yield from self._client.wait_for(
                             runtime_id, learners[runtime_id], first_versions[runtime_id]
                         )
-                    learner = sampler.learners[runtime_id]
+                    learner = sampler.learners[self._spec.seats[runtime_id]]
                     learner.policy.import_state(newest.arrays)
                     learner.version = newest.version
                 slots = {}
@@ -296,35 +306,18 @@ class RolloutWorker:
         self,
         environments: VectorEnvironment,
         pools: Mapping[str, Mapping[str, float]],
-        evaluate: Mapping[str, bool],
         seed: tuple[str | int, ...],
-        versions: Mapping[str, int] | None = None,
-    ) -> Generator[None, None, dict[str, PoolPlayer]]:
-        """Players for ``pools``; waits for members that have not arrived."""
+        greedy: bool = False,
+    ) -> dict[str, PoolPlayer]:
+        """Players for ``pools``, by player."""
         players = {}
-        for runtime_id, probabilities in pools.items():
-            members = {}
-            for policy_id, probability in probabilities.items():
-                if probability > 0.0:
-                    version = None if versions is None else versions[runtime_id]
-                    members[policy_id] = yield from self._member(runtime_id, policy_id, version)
-            random = generator(self._spec.seed, "pool", runtime_id, *seed)
-            for policy_id, member in members.items():
-                member.seed(derive_int(self._spec.seed, "pool", runtime_id, policy_id, *seed))
-            players[runtime_id] = PoolPlayer(
-                environments, self._spec.groups[runtime_id], members, probabilities, evaluate[runtime_id], random
+        for player, pool in pools.items():
+            probabilities = {Member.parse(member): probability for member, probability in pool.items()}
+            members = {member: self._members.get(member) for member, chance in probabilities.items() if chance > 0.0}
+            for member, policy in members.items():
+                policy.seed(derive_int(self._spec.seed, "pool", player, str(member), *seed))
+            random = generator(self._spec.seed, "pool", player, *seed)
+            players[player] = PoolPlayer(
+                environments, self._spec.groups[player], members, probabilities, random, greedy
             )
         return players
-
-    def _member(self, runtime_id: str, policy_id: str, version: int | None) -> Generator[None, None, Policy]:
-        """A policy of the pool; the networks of frozen ones are kept."""
-        if (runtime_id, policy_id) in self._members:
-            return self._members[runtime_id, policy_id]
-        snapshot = yield from self._client.wait_for(runtime_id, policy_id, version)
-        policy = self._spec.policies[runtime_id].make(0)
-        policy.import_state(snapshot.arrays)
-        policy.eval()
-        if snapshot.frozen:
-            self._members[runtime_id, policy_id] = policy
-            self._client.forget(runtime_id, policy_id)
-        return policy

@@ -85,7 +85,8 @@ class Sampler:
         self._return = {agent: np.zeros(num_envs) for agent in environments.possible_agents}
         self._views: dict[AgentID, AgentView] = {}
         self.books = Books()
-        self._ended: list[tuple[np.ndarray, dict[AgentID, np.ndarray]]] = []  # lengths, returns: not in books yet
+        # of episodes that are not in the books yet: lengths, returns, and the members that were drawn from each pool
+        self._ended: list[tuple[np.ndarray, dict[AgentID, np.ndarray], dict[str, np.ndarray]]] = []
         self._crashes_booked = 0
 
     def take_books(self) -> Books:
@@ -155,12 +156,15 @@ class Sampler:
     def _book(self) -> None:
         """Take the episodes that have ended into the books, all at once: cheaper than step by step."""
         if self._ended:
-            lengths, returns = zip(*self._ended, strict=True)
+            lengths, parts, drawn = zip(*self._ended, strict=True)
             self._ended = []
-            self.books.end(
-                np.concatenate(lengths),
-                {agent: np.concatenate([of[agent] for of in returns]) for agent in self._return},
-            )
+            returns = {agent: np.concatenate([of[agent] for of in parts]) for agent in self._return}
+            self.books.end(np.concatenate(lengths), returns)
+            for player in self.learners:
+                own = np.sum([returns[agent] for agent in self._groups[player]], axis=0)
+                for other, pool in self._pools.items():
+                    members = np.concatenate([of[other] for of in drawn])
+                    self.books.score(player, [str(member) for member in pool.ids], members, own)
 
     def _begin_episodes(self, mask: np.ndarray) -> None:
         mask = mask.copy()  # the environments clear their own flags
@@ -204,7 +208,11 @@ class Sampler:
         ended = (running & self.environments.finished).nonzero()[0]
         if len(ended):
             self._ended.append(
-                (self._length[ended], {agent: returns[ended] for agent, returns in self._return.items()})
+                (
+                    self._length[ended],
+                    {agent: returns[ended] for agent, returns in self._return.items()},
+                    {player: pool.drawn[ended] for player, pool in self._pools.items()} if self.learners else {},
+                )
             )
 
     def _act(

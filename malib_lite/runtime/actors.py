@@ -65,9 +65,6 @@ class Runtime(Protocol):
         ``watch`` is called about ten times a second meanwhile.
         """
 
-    def wait(self, task: Task) -> Any:
-        """Run a task of the main process itself, while the actors are idle."""
-
     def close(self) -> None:
         """End the actors, whatever they are doing."""
 
@@ -112,14 +109,6 @@ class SerialRuntime:
             if watch is not None and turns % self._watch_every == 0:
                 watch()
         return {name: results[name] for name in calls}
-
-    def wait(self, task: Task) -> Any:
-        for _ in range(1000):
-            try:
-                next(task)
-            except StopIteration as stop:
-                return stop.value
-        raise Deadlock("the main process waits for something that no actor is going to do")
 
     def close(self) -> None:
         for service in self._services.values():

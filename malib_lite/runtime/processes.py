@@ -22,7 +22,7 @@ from typing import Any
 import cloudpickle
 
 from malib_lite.runtime import child
-from malib_lite.runtime.actors import ActorSpec, Call, Task
+from malib_lite.runtime.actors import ActorSpec, Call
 from malib_lite.runtime.board import Board
 from malib_lite.runtime.shared_memory import SharedFolder, attach
 
@@ -102,16 +102,6 @@ class ProcessRuntime:
                 watch()
         return {name: results[name] for name in calls}
 
-    def wait(self, task: Task) -> Any:
-        deadline = time.monotonic() + self._hang_timeout_s
-        while time.monotonic() < deadline:
-            try:
-                next(task)
-            except StopIteration as stop:
-                return stop.value
-            self._receive(timeout_s=0.001)  # sleeps, and notices deaths
-        raise ActorFailure(f"no answer within {self._hang_timeout_s:.0f} s from {', '.join(self._actors)}")
-
     def close(self) -> None:
         """Ask, then terminate, then kill; returns when no process is left."""
         for actor in self._actors.values():
@@ -148,14 +138,14 @@ class ProcessRuntime:
         with contextlib.suppress(BrokenPipeError):  # dead already: its sentinel says so, and _receive sees to it
             actor.pipe.send_bytes(message.encode())
 
-    def _receive(self, timeout_s: float = 0.1) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         """Wait a little for messages and deaths; returns the results that came, by name."""
         results: dict[str, Any] = {}
         waiting: dict[Any, _Actor] = {}
         for actor in self._actors.values():
             waiting[actor.pipe] = actor
             waiting[actor.process.sentinel] = actor
-        signalled = connection.wait(list(waiting), timeout=timeout_s)
+        signalled = connection.wait(list(waiting), timeout=0.1)
         for actor in {id(waiting[s]): waiting[s] for s in signalled}.values():
             message = self._read(actor)
             if message is None:

@@ -72,15 +72,12 @@ class RunFolder:
             os.fsync(file.fileno())
         new.replace(path)
 
-    def write_policy(self, digest: str, arrays: Mapping[str, np.ndarray]) -> Path:
-        """Save parameters under their own digest (safetensors: no code, no pickle); what is there already stays."""
-        path = self.path / "checkpoints" / "policies" / f"{digest}.safetensors"
-        if not path.exists():
-            new = path.with_suffix(".new")
-            # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
-            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, new)
-            new.replace(path)
-        return path
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a safetensors file; a reader sees all of it or none."""
+        path = self.path / name
+        new = path.with_suffix(".new")
+        save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, new)
+        new.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from malib_lite.backend.members import Member
 from malib_lite.rollout.books import Books
 from malib_lite.scenarios.run import SYNC_COUNTS, Leg, Run
 from malib_lite.scenarios.scenario import Scenario
@@ -36,16 +37,14 @@ class MARLScenario(Scenario):
         for number, leg in enumerate(train(run, learners, budget, _NUM_REPORTS)):
             values = self._values(leg)
             if number % self.rollout.eval_interval == 0:
-                evaluation = self._evaluate(run, learners)
+                evaluation = self._evaluate(run, self._save(run, learners, leg))
                 values.update(self._returns("eval/", evaluation))
-                self._save(run, learners, leg)
             run.report(leg.env_steps, values, _timings(leg))
             run.console.say(_line(leg, values))
             if number % self.rollout.eval_interval == 0 and improvement.should_stop(_team_mean(evaluation)):
                 run.console.say("the evaluation has stopped improving")
                 break
-        evaluation = self._evaluate(run, learners)
-        self._save(run, learners, leg)
+        evaluation = self._evaluate(run, self._save(run, learners, leg))
         return {"return_mean": _team_mean(evaluation), **self._returns("eval/", evaluation)}
 
     def plot(self, run: Run) -> None:
@@ -67,19 +66,18 @@ class MARLScenario(Scenario):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, run: Run, learners: Mapping[str, str]) -> Books:
+    def _evaluate(self, run: Run, members: Mapping[str, Member]) -> Books:
         """Play with exploration off, in environments of its own."""
-        evaluate = dict.fromkeys(self.groups, True)
-        books = run.rollout.simulate([learners], self.rollout.num_eval_episodes, evaluate, run.training.versions)[0]
+        match = {runtime_id: {member: 1.0} for runtime_id, member in members.items()}
+        books = run.rollout.simulate([match], self.rollout.num_eval_episodes, greedy=True)[0]
         run.count_crashes(books)
         return books
 
-    def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> None:
-        policies = {
-            rid: run.save_policy(run.training.snapshot(rid, pid, run.training.versions[rid]))
-            for rid, pid in learners.items()
-        }
+    def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> dict[str, Member]:
+        members = run.training.save(learners)
+        policies = {runtime_id: member.digest for runtime_id, member in members.items()}
         run.folder.write_json("checkpoints/state.json", {"env_steps": leg.env_steps, "policies": policies})
+        return members
 
     def _values(self, leg: Leg) -> dict[str, Any]:
         values: dict[str, Any] = {"episodes": leg.books.length.count, **self._returns("", leg.books)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from malib_lite.agent.manager import TrainingManager
-from malib_lite.backend.snapshots import Snapshot
+from malib_lite.backend.members import MemberFolder
 from malib_lite.rollout.books import Books
 from malib_lite.rollout.manager import RolloutWorkerManager
 from malib_lite.runtime.actors import Runtime
@@ -38,6 +38,7 @@ class Run:
     training: TrainingManager
     rollout: RolloutWorkerManager
     folder: RunFolder
+    members: MemberFolder
     console: Console
     metrics: MetricsWriter
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -91,9 +92,3 @@ class Run:
         """Write one report to the metrics."""
         self.reports.append(self.metrics.write(step, values, timings))
         self.watch()
-
-    def save_policy(self, snapshot: Snapshot) -> str:
-        """Save a policy's parameters; returns their digest, which is the file's name."""
-        digest = snapshot.digest()
-        self.folder.write_policy(digest, snapshot.arrays)
-        return digest

@@ -92,12 +92,13 @@ class Scenario(ABC):
         if seed < 0:
             raise ConfigError(f"'seed' = {seed}: must not be negative")
         self.seed = seed
-        self.groups = self._group_agents(agent_mapping_func or _default_mapping(algorithms))
+        self.groups = self._group_agents(agent_mapping_func or _default_mapping(algorithms))  # by player
+        self.seats = self.make_seats()
         for name in algorithms:
-            if name != "default" and name not in self.groups:
-                raise ConfigError(f"algorithms: there is no runtime id '{name}': {suggest(name, self.groups)}")
-        chosen = {runtime_id: self._find_algorithm(runtime_id, algorithms) for runtime_id in self.groups}
-        recommended = next(iter(chosen.values()))[1].rollout_defaults
+            if name != "default" and name not in self.seats:
+                raise ConfigError(f"algorithms: there is no runtime id '{name}': {suggest(name, self.seats)}")
+        chosen = {runtime_id: self._find_algorithm(runtime_id, algorithms) for runtime_id in self.seats}
+        recommended: Mapping[str, Any] = next((entry[1].rollout_defaults for entry in chosen.values()), {})
         self.rollout = build(
             RolloutConfig, {**recommended, **self.rollout_defaults, **(rollout_config or {})}, "rollout"
         )
@@ -120,6 +121,15 @@ class Scenario(ABC):
     @abstractmethod
     def execute(self, run: Run) -> dict[str, Any]:
         """The outer loop; returns the final metrics for ``summary.json``."""
+
+    def make_seats(self) -> dict[str, str]:
+        """Who learns: the runtime ids, and the player for which each of them plays. By default every player does."""
+        return {player: player for player in self.groups}
+
+    @property
+    def plays(self) -> bool:
+        """Whether anything is played at all; if not, there are no workers and no learners."""
+        return True
 
     @abstractmethod
     def arenas(self) -> list[list[str]]:
@@ -148,8 +158,8 @@ class Scenario(ABC):
 
     @property
     def teams(self) -> frozenset[str]:
-        """The runtime ids that learn from joint trajectories."""
-        return frozenset(runtime_id for runtime_id, (trainer, _) in self.trainers.items() if trainer.joint)
+        """The players who learn from joint trajectories."""
+        return frozenset(self.seats[rid] for rid, (trainer, _) in self.trainers.items() if trainer.joint)
 
     @property
     def state_size(self) -> int | None:
@@ -203,7 +213,7 @@ class Scenario(ABC):
         model_config: Mapping[str, Any],
         custom_config: Mapping[str, Any],
     ) -> None:
-        agents = self.groups[runtime_id]
+        agents = self.groups[self.seats[runtime_id]]
         observation_space, action_space = (of_agents[agents[0]] for of_agents in self._spaces)
         registry.check_spaces(policy_class, observation_space, action_space)
         team: dict[str, Any] = {}
@@ -251,5 +261,5 @@ def _default_mapping(algorithms: Mapping[str, tuple[Any, ...]]) -> Callable[[str
 
 def _one_or_all(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The section that all runtime ids share, or all of them by runtime id."""
-    first = next(iter(sections.values()))
+    first = next(iter(sections.values()), {})
     return first if all(section == first for section in sections.values()) else sections

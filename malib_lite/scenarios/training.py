@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from malib_lite.rollout.manager import Pools
 from malib_lite.scenarios.run import Leg, Run
 
 
@@ -22,21 +23,21 @@ def train(
     learners: Mapping[str, str],
     budget: Budget,
     num_legs: int,
-    pools: Mapping[str, Mapping[str, float]] | None = None,
+    opponents: Mapping[str, Pools] | None = None,
 ) -> Iterator[Leg]:
     """Train ``learners`` (policy id by runtime id), in about ``num_legs`` legs; yields after each.
 
-    Within a leg workers and learners keep step with each other through rings and parameter versions alone (BSP): the
+    ``opponents`` are the pools that play for those who do not learn in a learner's arena, by its runtime id. Within a
+    leg workers and learners keep step with each other through rings and parameter versions alone (BSP): the
     main process only watches.
     """
-    evaluate = {rid: not spec.policy_class.stochastic for rid, spec in run.training.policy_specs.items()}
     leg = Leg()
     rounds = 1  # the first leg finds out how many steps a round has
     while True:
         calls = {
             **run.training.calls(learners, rounds, budget.updates),
             **run.rollout.calls(
-                learners, run.training.versions, rounds, run.training.rounds, run.training.legs, pools, evaluate
+                learners, run.training.versions, rounds, run.training.rounds, run.training.legs, opponents
             ),
         }
         results = run.runtime.run(calls, run.watch)

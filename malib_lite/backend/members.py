@@ -1,0 +1,100 @@
+"""Pool members: policies that never change again, each a file named after what is in it.
+
+Whoever plays a member reads its file and keeps its network as long as it has room (:class:`MemberCache`). So a
+population may be far larger than memory, it does not matter what made a member (a learner, an exact best response, an
+earlier run), and none of its parameters ever travels twice.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from malib_lite.backend.snapshots import digest_of
+from malib_lite.contracts.policy import Policy
+
+
+class Member(NamedTuple):
+    """A pool member."""
+
+    kind: str  # runtime id of those that are made as it was
+    digest: str  # of its parameters
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.digest}"
+
+    @staticmethod
+    def parse(text: str) -> Member:
+        """What ``str`` made of a member."""
+        kind, _, digest = text.rpartition(":")
+        return Member(kind, digest)
+
+
+class DamagedMember(ValueError):
+    """A file does not hold what its name says."""
+
+
+@dataclass(frozen=True)
+class MemberFolder:
+    """Where the members of a run lie: ``DIGEST.safetensors``, which holds no code and is never unpickled."""
+
+    path: Path
+
+    def save(self, kind: str, arrays: Mapping[str, np.ndarray]) -> Member:
+        """Save parameters; what is there already stays."""
+        member = Member(kind, digest_of(arrays))
+        path = self._file(member.digest)
+        if not path.exists():
+            new = path.with_suffix(".new")
+            # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, new)
+            new.replace(path)
+        return member
+
+    def load(self, digest: str) -> dict[str, np.ndarray]:
+        """The parameters with this digest.
+
+        Raises:
+            FileNotFoundError: there are none.
+            DamagedMember: the file has been changed.
+        """
+        arrays: dict[str, np.ndarray] = load_file(self._file(digest))
+        if digest_of(arrays) != digest:
+            raise DamagedMember(f"{self._file(digest)} is not what its name says")
+        return arrays
+
+    def _file(self, digest: str) -> Path:
+        return self.path / f"{digest}.safetensors"
+
+
+class MemberCache:
+    """The networks of the members that were asked for last."""
+
+    def __init__(self, folder: MemberFolder, make: Callable[[str], Policy], capacity: int = 256) -> None:
+        """
+        Args:
+            make: a policy of a kind, to be given the member's parameters.
+            capacity: networks that are kept; those that somebody else holds stay as long as that.
+        """
+        self._folder = folder
+        self._make = make
+        self._capacity = capacity
+        self._kept: OrderedDict[Member, Policy] = OrderedDict()
+
+    def get(self, member: Member) -> Policy:
+        """The member's policy, in evaluation mode: the same object to everybody who asks."""
+        policy = self._kept.pop(member, None)
+        if policy is None:
+            policy = self._make(member.kind)
+            policy.import_state(self._folder.load(member.digest))
+            policy.eval()
+        self._kept[member] = policy
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return policy

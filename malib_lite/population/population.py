@@ -1,0 +1,98 @@
+"""The population: every player's pool, a mixture over it, and what every joint choice of members is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from malib_lite.backend.members import Member
+from malib_lite.contracts.policy import Policy
+from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.payoff_manager import PayoffManager
+from malib_lite.population.strategy_spec import StrategySpec
+
+
+class Population:
+    """Pools that grow. Members never change and never go; the mixtures over them do change.
+
+    Where the game can be solved, ``exact`` knows the payoffs and how far the mixtures are from an equilibrium.
+    """
+
+    def __init__(
+        self,
+        players: Mapping[str, Sequence[str]],
+        open_member: Callable[[Member], Policy],
+        exact: ExactEvaluator | None = None,
+    ) -> None:
+        """
+        Args:
+            players: the agents of each player.
+            open_member: the policy of a member.
+            exact: with empty pools; for players of one agent each.
+        """
+        self.players = list(players)
+        self.members: dict[str, list[Member]] = {player: [] for player in players}
+        self.strategies = {player: StrategySpec(player, (), {}) for player in players}
+        self.payoffs = PayoffManager(self.players)
+        self.exact = exact
+        self._agent = {player: agents[0] for player, agents in players.items()}
+        self._open = open_member
+
+    def add(self, player: str, member: Member) -> None:
+        """Append a member, with probability 0, to a pool. One that is there already gets a second place."""
+        strategy = self.strategies[player]
+        strategy.register_policy_id(f"policy-{strategy.num_policy}")
+        self.members[player].append(member)
+        if self.exact is not None:
+            self.exact.add(self._agent[player], self._open(member))
+
+    def mix(self, player: str, probabilities: Sequence[float] | np.ndarray) -> None:
+        """Set a mixture (P,)."""
+        strategy = self.strategies[player]
+        strategy.update_prob_list(dict(zip(strategy.policy_ids, map(float, probabilities), strict=True)))
+
+    def mixture(self, player: str) -> np.ndarray:
+        """A player's mixture (P,) float64; uniform until one is set."""
+        return np.array(list(self.strategies[player].mixture.values()))
+
+    def pool(self, player: str) -> dict[Member, float]:
+        """The members that a player's mixture plays, with their probabilities."""
+        pool: dict[Member, float] = {}
+        for member, probability in zip(self.members[player], self.mixture(player).tolist(), strict=True):
+            if probability > 0.0:
+                pool[member] = pool.get(member, 0.0) + probability
+        return pool
+
+    def opponents(self, player: str) -> dict[str, dict[Member, float]]:
+        """The pools of all others."""
+        return {other: self.pool(other) for other in self.players if other != player}
+
+    def values(self) -> np.ndarray:
+        """Expected return (N,) of every player under the mixtures."""
+        return self.payoffs.values([self.mixture(player) for player in self.players])
+
+    # -- where the game can be solved ---------------------------------------------------------------------------
+
+    def nash_conv(self) -> float | None:
+        """NashConv of the mixtures: the *sum* of what the players gain by best responses; None if it is not known."""
+        return None if self.exact is None else self.exact.nash_conv(self.mixtures_by_agent())
+
+    def exact_value(self, player: str, member: Member) -> float:
+        """What a player gets with a member, of its pool or not, against the others' mixtures."""
+        assert self.exact is not None
+        return self.exact.value(self._agent[player], self._open(member), self.mixtures_by_agent())
+
+    def mixtures_by_agent(self) -> dict[str, np.ndarray]:
+        """The mixtures, under the names of the players' only agents."""
+        return {self._agent[player]: self.mixture(player) for player in self.players}
+
+    # -- saving -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Who is in, and the mixtures; the payoffs are arrays and saved apart."""
+        return {
+            "strategies": {player: strategy.state_dict() for player, strategy in self.strategies.items()},
+            "members": {player: [str(member) for member in members] for player, members in self.members.items()},
+        }

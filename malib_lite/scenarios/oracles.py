@@ -1,0 +1,99 @@
+"""Oracles: where best responses come from. One that learns and one that knows, of the same interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from malib_lite.backend.members import Member, MemberFolder
+from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.population import Population
+from malib_lite.scenarios.run import Run
+from malib_lite.scenarios.training import Budget, train
+
+
+class Responses(NamedTuple):
+    """A best response of every player, and what is to be reported of how it was found."""
+
+    members: dict[str, Member]  # by player
+    metrics: dict[str, Any]
+
+
+class Oracle(Protocol):
+    """Finds best responses to the mixtures of a population."""
+
+    def first(self) -> dict[str, Member]:
+        """What the populations begin with, by player."""
+
+    def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
+        """New best responses of all players to the others' mixtures; ``parents`` are what they may start from."""
+
+    def improve(self, population: Population) -> Responses:
+        """The best responses of last time, after as much work again."""
+
+
+class LearntOracle:
+    """Every player's trainer, with a new policy for each best response."""
+
+    def __init__(self, run: Run, budget: Budget) -> None:
+        self._run = run
+        self._budget = budget
+        self._learning: dict[str, str] = {}  # policy ids, by player
+
+    def first(self) -> dict[str, Member]:
+        """Untrained networks."""
+        self._begin()
+        return self._run.training.save(self._learning)
+
+    def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
+        self._begin(parents)
+        return self.improve(population)
+
+    def improve(self, population: Population) -> Responses:
+        opponents = {player: population.opponents(player) for player in self._learning}
+        metrics: dict[str, Any] = {}
+        for leg in train(self._run, self._learning, self._budget, num_legs=4, opponents=opponents):
+            for player, report in leg.reports.items():
+                metrics[f"{player}/updates"] = report["updates"]
+                metrics.update({f"{player}/{name}": value for name, value in report["metrics"].items()})
+        return Responses(self._run.training.save(self._learning), metrics)
+
+    def _begin(self, parents: Mapping[str, Member] | None = None) -> None:
+        if self._learning:
+            self._run.training.retire(self._learning)
+        self._learning = self._run.training.add_policies(self._budget.env_steps, parents)
+
+
+class ExactOracle:
+    """Best responses that are computed, where the game offers it. Its members are tables."""
+
+    def __init__(self, exact: ExactEvaluator, agents: Mapping[str, str], folder: MemberFolder) -> None:
+        """
+        Args:
+            agents: the only agent of each player.
+        """
+        self._exact = exact
+        self._agents = dict(agents)
+        self._folder = folder
+
+    def first(self) -> dict[str, Member]:
+        """Every legal action alike."""
+        members = {}
+        for player, agent in self._agents.items():
+            legal = self._exact.game.information_sets(agent)[1]
+            members[player] = self._save(player, legal / legal.sum(axis=1, keepdims=True))
+        return members
+
+    def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
+        mixtures = population.mixtures_by_agent()
+        tables = {player: self._exact.best_response(agent, mixtures)[1] for player, agent in self._agents.items()}
+        return Responses({player: self._save(player, table) for player, table in tables.items()}, {})
+
+    def improve(self, population: Population) -> Responses:
+        """Nothing is left to improve."""
+        return self.respond(population)
+
+    def _save(self, player: str, table: np.ndarray) -> Member:
+        return self._folder.save(player, {"table": np.asarray(table, np.float64)})

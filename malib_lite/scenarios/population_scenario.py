@@ -1,0 +1,219 @@
+"""What the scenarios share that grow a population of best responses: oracles, payoffs, judgement, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from malib_lite.backend.members import Member, MemberCache
+from malib_lite.config import ConfigError, PositiveFloat, PositiveInt, config, option, to_dict
+from malib_lite.contracts.exact import ExactGame
+from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.population import Population
+from malib_lite.population.tabular_policy import TabularPolicy
+from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle
+from malib_lite.scenarios.run import Run
+from malib_lite.scenarios.scenario import Scenario
+from malib_lite.scenarios.training import Budget
+
+ROUNDING = 1e-9  # gains of exact best responses below this are rounding
+
+
+@config
+class PopulationConfig:
+    """How best responses are found and what is to be known of them."""
+
+    oracle: Literal["learnt", "exact"] = option(
+        "learnt", "where best responses come from: the trainers, or, of games that can be solved, their computation"
+    )
+    payoffs: Literal["auto", "exact", "sampled"] = option("auto", "payoffs between members; auto: exact where possible")
+    payoff_episodes: PositiveInt = option(1000, "episodes per entry of the payoff table, where it is not exact")
+    payoff_error: PositiveFloat | None = option(
+        None, "an entry is sampled again as long as its standard error is above this; None: once is enough"
+    )
+    payoff_max_episodes: PositiveInt = option(100_000, "but never with more episodes than about these")
+    final_response_steps: PositiveInt | None = option(
+        None,
+        "train best responses to the final mixtures for so many steps; their gains are a lower bound of NashConv",
+    )
+
+
+class PopulationScenario(Scenario):
+    """Players with growing pools, an oracle that gives them new members, and what these are worth."""
+
+    rollout_defaults = {"fragment_length": 4096, "num_env_per_thread": 256, "batch_mode": "episode"}
+    trains_best_responses = True
+    default_steps = 30_000
+    population: Population  # of the run that is under way or over
+
+    def __init__(self, population_config: PopulationConfig, section: str, *args: Any, **kwargs: Any) -> None:
+        """
+        Args:
+            population_config: the subclass's configuration.
+            section: what messages call it.
+
+        The other arguments are those of :class:`~malib_lite.scenarios.scenario.Scenario`.
+        """
+        self._settings, self._section = population_config, section
+        super().__init__(*args, **kwargs)
+        self.players = list(self.groups)
+        if len(self.players) < 2:
+            raise ConfigError(
+                f"{section} needs at least two players; this environment's agents make up {len(self.players)} "
+                f"({', '.join(self.players)}); try the marl scenario"
+            )
+        if self.stopping.rollout.minimum_reward_improvement is not None:
+            raise ConfigError(
+                "'stopping.rollout.minimum_reward_improvement' is for the marl scenario: best responses are not "
+                "evaluated while they learn; limit them by trainer.total_timesteps or stopping.rollout.max_iteration"
+            )
+        if "exact" in (population_config.oracle, population_config.payoffs):
+            self._check_exact()
+        if population_config.oracle == "exact":
+            self._make_tabular()
+
+    def make_seats(self) -> dict[str, str]:
+        return super().make_seats() if self._settings.oracle == "learnt" else {}
+
+    @property
+    def plays(self) -> bool:
+        return self._settings.oracle == "learnt" or self._settings.payoffs == "sampled"
+
+    def arenas(self) -> list[list[str]]:
+        return [[runtime_id] for runtime_id in self.seats]
+
+    def resolved_config(self) -> dict[str, Any]:
+        return {**super().resolved_config(), self._section: to_dict(self._settings)}
+
+    # -- for subclasses -----------------------------------------------------------------------------------------
+
+    def _begin(self, run: Run) -> Oracle:
+        """Empty pools, and the oracle that fills them."""
+        game = self._exact_game()
+        exact = None if game is None else ExactEvaluator(game)
+        cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
+        self.population = Population(self.groups, cache.get, exact)
+        if self._settings.oracle == "learnt":
+            return LearntOracle(run, self._budget(self.total_steps))
+        assert exact is not None
+        return ExactOracle(exact, {player: agents[0] for player, agents in self.groups.items()}, run.members)
+
+    def _admit(self, members: Mapping[str, Member]) -> None:
+        for player, member in members.items():
+            self.population.add(player, member)
+
+    def _fill_in_payoffs(self, run: Run) -> None:
+        """Find out what every joint choice is worth that is not in the table yet."""
+        population, payoffs = self.population, self.population.payoffs
+        payoffs.expand([len(population.members[player]) for player in self.players])
+        if population.exact is not None and self._settings.payoffs != "sampled":
+            table = population.exact.payoffs()
+            for choice in payoffs.missing():
+                payoffs.record(choice, [float(of_player[choice]) for of_player in table])
+            return
+        missing = payoffs.missing()
+        matches = [
+            {player: {population.members[player][i]: 1.0} for player, i in zip(self.players, choice, strict=True)}
+            for choice in missing
+        ]
+        for choice, (means, errors) in zip(missing, self._sample(run, matches), strict=True):
+            payoffs.record(choice, means, errors)
+
+    def _sample(self, run: Run, matches: list[dict[str, dict[Member, float]]]) -> list[tuple[list[float], list[float]]]:
+        """Every player's mean return in each match, and the standard errors."""
+        settings, results = self._settings, run.rollout.simulate(matches, self._settings.payoff_episodes)
+        bound = np.inf if settings.payoff_error is None else settings.payoff_error
+        while True:
+            sampled = [self._means(books) for books in results]
+            again = [
+                number
+                for number, ((_, errors), books) in enumerate(zip(sampled, results, strict=True))
+                if max(errors) > bound and books.length.count < settings.payoff_max_episodes
+            ]
+            if not again:
+                break
+            more = run.rollout.simulate([matches[number] for number in again], settings.payoff_episodes)
+            for number, books in zip(again, more, strict=True):
+                results[number].merge(books)
+        for books in results:
+            run.count_crashes(books)
+        return sampled
+
+    def _gains(self, run: Run, members: Mapping[str, Member]) -> dict[str, float]:
+        """What each player would gain over its mixture by a candidate against the others' mixtures."""
+        population = self.population
+        values = dict(zip(self.players, population.values().tolist(), strict=True))
+        if population.exact is not None and self._settings.payoffs != "sampled":
+            return {player: population.exact_value(player, m) - values[player] for player, m in members.items()}
+        matches = [{player: {member: 1.0}, **population.opponents(player)} for player, member in members.items()]
+        sampled = self._sample(run, matches)
+        return {
+            player: means[self.players.index(player)] - values[player]
+            for player, (means, _) in zip(members, sampled, strict=True)
+        }
+
+    def _lower_bound(self, run: Run) -> dict[str, float]:
+        """What best responses that are trained against the final mixtures gain, in episodes of their own."""
+        steps = self._settings.final_response_steps
+        if steps is None:
+            return {}
+        responses = LearntOracle(run, self._budget(steps)).respond(self.population)
+        gains = self._gains(run, responses.members)
+        return {"nash_conv_lower_bound": sum(max(0.0, gain) for gain in gains.values())}
+
+    def _save(self, run: Run, iteration: int) -> None:
+        """The population and its payoffs, so that a reader always finds both of one iteration."""
+        name = f"payoffs-{iteration}.safetensors"
+        run.folder.write_arrays(f"checkpoints/{name}", self.population.payoffs.arrays())
+        state = {"iteration": iteration, **self.population.state_dict(), "payoffs": name}
+        run.folder.write_json("checkpoints/state.json", state)
+        for old in (run.folder.path / "checkpoints").glob("payoffs-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _budget(self, steps: int) -> Budget:
+        return Budget(steps, self.stopping.rollout.max_iteration, self.stopping.training.max_iteration)
+
+    def _means(self, books: Any) -> tuple[list[float], list[float]]:
+        tallies = [[books.returns[agent] for agent in self.groups[player]] for player in self.players]
+        return (
+            [sum(tally.mean for tally in team) / len(team) for team in tallies],
+            [max(tally.standard_error for tally in team) for team in tallies],
+        )
+
+    def _exact_game(self) -> ExactGame | None:
+        """The game's exact form, where it offers one, every player is one agent, and none of them remembers: what
+        those do is a function of all that they have seen."""
+        creator = self.env_description["creator"]
+        if self._settings.payoffs == "sampled" and self._settings.oracle == "learnt":
+            return None
+        if any(spec.make(0).memory_size for spec in self.policies.values()):
+            return None
+        if any(len(agents) > 1 for agents in self.groups.values()) or not hasattr(creator, "make_exact"):
+            return None
+        game: ExactGame | None = creator.make_exact(**self.env_description["config"])
+        if game is not None and game.agents != [agents[0] for agents in self.groups.values()]:
+            raise ConfigError(f"the exact game's agents are {game.agents}, the environment's are {self.groups}")
+        return game
+
+    def _check_exact(self) -> None:
+        if self._exact_game() is None:
+            which = "oracle" if self._settings.oracle == "exact" else "payoffs"
+            raise ConfigError(
+                f"'{self._section}.{which}' = 'exact': only for small games with one agent per player and policies "
+                f"without memory; {self.env_description['creator']} offers no exact form here"
+            )
+
+    def _make_tabular(self) -> None:
+        """The players' policies are tables."""
+        game = self._exact_game()
+        assert game is not None
+        for player, (agent,) in self.groups.items():
+            observation_space, action_space = (of_agents[agent] for of_agents in self._spaces)
+            observations = {"observations": game.information_sets(agent)[0]}
+            self.policies[player] = PolicySpec(TabularPolicy, observation_space, action_space, {}, observations)
