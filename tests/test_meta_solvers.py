@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from malib_lite.config import ConfigError
-from malib_lite.population import meta_solvers
+from malib_lite.population import meta_solvers, normal_form
+from malib_lite.population.alpha_rank import _stationary
 from malib_lite.population.meta_solvers import (
     META_SOLVERS,
     alpha_rank,
@@ -16,6 +17,7 @@ from malib_lite.population.meta_solvers import (
     get_meta_solver,
     nash,
     prd,
+    regret_matching,
     replicator_dynamics,
     uniform,
 )
@@ -28,6 +30,7 @@ DILEMMA_3 = 1.5 * np.indices((2, 2, 2)) - 0.5 * np.indices((2, 2, 2)).sum(axis=0
 # The same solvers with fewer iterations, where accuracy is not the question.
 QUICK = META_SOLVERS | {
     "fictitious_play": partial(fictitious_play, num_iterations=500),
+    "regret_matching": partial(regret_matching, num_iterations=500),
     "prd": partial(prd, num_iterations=1000),
     "replicator_dynamics": partial(replicator_dynamics, num_iterations=500),
 }
@@ -176,7 +179,9 @@ def test_shift_and_scale_do_not_matter(solver):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
 
-@pytest.mark.parametrize(("solver", "bound"), [(fictitious_play, 0.005), (replicator_dynamics, 0.01), (prd, 0.05)])
+@pytest.mark.parametrize(
+    ("solver", "bound"), [(fictitious_play, 0.005), (regret_matching, 0.02), (replicator_dynamics, 0.01), (prd, 0.05)]
+)
 @pytest.mark.parametrize("size", [5, 40])
 def test_dynamics_come_near_the_equilibrium_of_random_games(solver, bound, size):
     matrix = np.random.default_rng(size).uniform(-0.5, 0.5, size=(size, size + 3))
@@ -187,7 +192,7 @@ def test_dynamics_come_near_the_equilibrium_of_random_games(solver, bound, size)
     assert mixtures[0] @ matrix @ mixtures[1] == pytest.approx(x @ matrix @ y, abs=bound)
 
 
-@pytest.mark.parametrize("solver", [fictitious_play, prd, replicator_dynamics])
+@pytest.mark.parametrize("solver", [fictitious_play, regret_matching, prd, replicator_dynamics])
 def test_dynamics_find_the_biased_equilibrium(solver):
     for mixture in solver(zero_sum(BIASED_RPS)):
         np.testing.assert_allclose(mixture, [0.25, 0.5, 0.25], atol=2e-2)
@@ -217,6 +222,18 @@ def test_fictitious_play_sees_a_tie_through_rounding():
         matrix = np.array([*rows, [0.0, 0.0, 0.0], [0.7, -0.1, -0.1]])
         x, _ = fictitious_play(zero_sum(matrix), num_iterations=1)
         np.testing.assert_array_equal(x, [1.0, 0.0, 0.0, 0.0])
+
+
+def test_regret_matching_by_hand():
+    """Against the uniform start (rock, paper, scissors) earn (1/3, 0, -1/3) in either seat, 0 on average: rock next.
+
+    Rock against rock earns (0, 1, -2), 0 on average: regrets (1/3, 1, -7/3), so rock and paper at 1 : 3.
+    """
+    x, y = regret_matching(zero_sum(BIASED_RPS), num_iterations=2)
+    np.testing.assert_allclose(x, [2 / 3, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(y, [2 / 3, 1 / 6, 1 / 6])
+    x, _ = regret_matching(zero_sum(BIASED_RPS), num_iterations=3)
+    np.testing.assert_allclose(x, np.array([1 / 3 + 1 + 1 / 4, 1 / 3 + 3 / 4, 1 / 3]) / 3)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.06, 0.3, 1.0])
@@ -271,7 +288,7 @@ def test_three_player_values_use_the_right_axes():
     game = np.zeros((3, 2, 3, 2))
     game[0, 1] = 1.0
     game[2, 0, :, 0] = game[2, 1, :, 1] = 1.0
-    for name in ("fictitious_play", "prd", "replicator_dynamics", "alpha_rank"):
+    for name in ("fictitious_play", "regret_matching", "prd", "replicator_dynamics", "alpha_rank"):
         first, middle, last = QUICK[name](game)
         assert first[1] > 0.9
         assert last[1] > 0.9
@@ -348,14 +365,14 @@ def test_alpha_rank_refuses_too_many_profiles():
 
 
 def test_rounding_below_zero_is_cleared():
-    np.testing.assert_array_equal(meta_solvers._distribution(np.array([-1e-17, 0.5, 1.5])), [0.0, 0.25, 0.75])
+    np.testing.assert_array_equal(normal_form.distribution(np.array([-1e-17, 0.5, 1.5])), [0.0, 0.25, 0.75])
 
 
 def test_stationary_distribution_of_a_random_chain():
     rng = np.random.default_rng(0)
     rates = rng.random((8, 8)) ** 4
     np.fill_diagonal(rates, 0.0)
-    mass = meta_solvers._stationary(rates)
+    mass = _stationary(rates)
     np.testing.assert_allclose(mass @ rates, mass * rates.sum(axis=1), rtol=1e-12)
 
 

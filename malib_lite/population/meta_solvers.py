@@ -9,12 +9,15 @@ selection intensities and tolerances mean the same in every game.
 
     nash                 linear program; two players, zero-sum or constant-sum; exact
     fictitious_play      Brown (1951)
+    regret_matching      Hart and Mas-Colell (2000)
     prd                  projected replicator dynamics, Lanctot et al. (2017)
     replicator_dynamics  Taylor and Jonker (1978), without a floor of exploration
     alpha_rank           Omidshafiei et al. (2019)
     uniform              every strategy alike; with best responses to it, the outer loop is fictitious play
 
-Other settings than the defaults: ``functools.partial(prd, gamma=0.05)`` is a meta-solver too.
+Other settings than the defaults: ``functools.partial(prd, gamma=0.05)`` is a meta-solver too, and so is a function of
+your own. These solvers let the players draw independently. Those of :mod:`malib_lite.population.correlated` give one
+distribution over joint choices instead.
 """
 
 from __future__ import annotations
@@ -25,17 +28,15 @@ from typing import TypeAlias
 import numpy as np
 
 from malib_lite.config import ConfigError, suggest
+from malib_lite.population.alpha_rank import alpha_rank
+from malib_lite.population.normal_form import deviation_values, distribution, normalise, own_axis_first
 
 MetaSolver: TypeAlias = Callable[[np.ndarray], list[np.ndarray]]
 
 # Largest departure from a constant sum, as a part of the payoff range, that still counts as rounding.
 ZERO_SUM_TOLERANCE = 1e-6
-# Joint profiles that alpha_rank takes (two pools of 32): time grows with the cube, about a second here.
-MAX_JOINT_PROFILES = 1024
-# Payoffs nearer than this, in units of the payoff range, are a tie in fictitious play.
+# Payoffs nearer than this, in units of the payoff range, are a tie.
 TIE = 1e-12
-# Rates of the alpha-rank chain stay above e^-230 = 1e-100, so that products of three of them are still numbers.
-LOWEST_LOG_RATE = -230.0
 
 
 def is_constant_sum(payoffs: np.ndarray) -> bool:
@@ -67,8 +68,8 @@ def nash(payoffs: np.ndarray) -> list[np.ndarray]:
     """
     from scipy.optimize import linprog  # takes a good part of a second to import, and only this solver needs it
 
-    game = _normalise(payoffs)
-    others = "choose prd, replicator_dynamics, fictitious_play, alpha_rank or uniform"
+    game = normalise(payoffs)
+    others = "choose prd, replicator_dynamics, fictitious_play, regret_matching, alpha_rank or uniform"
     if len(game) != 2:
         raise ConfigError(f"meta-solver 'nash' is for two players and this game has {len(game)}: {others}")
     if not is_constant_sum(payoffs):
@@ -91,7 +92,7 @@ def nash(payoffs: np.ndarray) -> list[np.ndarray]:
     )
     if solution.status != 0:
         raise RuntimeError(f"the linear program for the Nash equilibrium was not solved: {solution.message}")
-    return [_distribution(solution.x[:-1]), _distribution(-solution.ineqlin.marginals)]
+    return [distribution(solution.x[:-1]), distribution(-solution.ineqlin.marginals)]
 
 
 def fictitious_play(payoffs: np.ndarray, *, num_iterations: int = 10_000) -> list[np.ndarray]:
@@ -108,16 +109,48 @@ def fictitious_play(payoffs: np.ndarray, *, num_iterations: int = 10_000) -> lis
     Returns:
         One distribution (P_n,) per player.
     """
-    rows = _own_axis_first(_normalise(payoffs))
+    rows = own_axis_first(normalise(payoffs))
     beliefs = uniform(payoffs)  # (P_n,) each: how often each strategy was played
     for iteration in range(num_iterations):
         # Products of counts instead of probabilities: one division less, so the tie margin grows along.
         margin = TIE * (iteration + 2.0) ** (len(rows) - 1)
         for player, belief in enumerate(beliefs):
-            values = _deviation_values(rows, beliefs, player)
+            values = deviation_values(rows, beliefs, player)
             # The margin makes the lowest index win a tie whatever the rounding of the matrix product.
             belief[(values >= values.max() - margin).argmax()] += 1.0
-    return [_distribution(belief - start) for belief, start in zip(beliefs, uniform(payoffs), strict=True)]
+    return [distribution(belief - start) for belief, start in zip(beliefs, uniform(payoffs), strict=True)]
+
+
+def regret_matching(payoffs: np.ndarray, *, num_iterations: int = 10_000) -> list[np.ndarray]:
+    """Time-averaged play when each strategy is played in proportion to its regret (Hart and Mas-Colell 2000).
+
+    The regret of a strategy is what it would have earned so far, played all the time, beyond what was earned. All
+    players move at once; with no positive regret, a player mixes evenly. The average of a two-player zero-sum game
+    comes near an equilibrium. In other games regret matching leads to the set of coarse correlated equilibria, by the
+    average of *joint* play, and the mixtures returned here are no more than its marginals.
+
+    Deviations: regrets are unconditional ("Hannan consistent play" in the paper's section 4, not its main procedure,
+    whose regrets are between pairs of strategies), and they grow by expected payoffs instead of sampled ones.
+
+    Args:
+        payoffs: (N, P_1, ..., P_N).
+        num_iterations: moves per player; the largest average regret shrinks with its square root or faster.
+
+    Returns:
+        One distribution (P_n,) per player.
+    """
+    rows = own_axis_first(normalise(payoffs))
+    regrets = [np.zeros(size) for size in np.shape(payoffs)[1:]]
+    totals = [np.zeros(size) for size in np.shape(payoffs)[1:]]
+    for iteration in range(num_iterations):
+        positive = [np.maximum(regret, 0.0) for regret in regrets]
+        # What is positive by rounding alone says nothing about strategies that are alike.
+        mixtures = [p / p.sum() if p.sum() > TIE * iteration else np.full(len(p), 1.0 / len(p)) for p in positive]
+        for player, (mixture, regret, total) in enumerate(zip(mixtures, regrets, totals, strict=True)):
+            values = deviation_values(rows, mixtures, player)
+            regret += values - mixture @ values
+            total += mixture
+    return [distribution(total) for total in totals]
 
 
 def prd(
@@ -143,15 +176,15 @@ def prd(
     """
     if not 0.0 <= gamma <= 1.0:
         raise ConfigError(f"gamma = {gamma} of projected replicator dynamics is a probability: 0 <= gamma <= 1")
-    rows = _own_axis_first(_normalise(payoffs))
+    rows = own_axis_first(normalise(payoffs))
     mixtures = uniform(payoffs)
     totals = [np.zeros_like(mixture) for mixture in mixtures]
     for _ in range(num_iterations):
-        values = [_deviation_values(rows, mixtures, player) for player in range(len(rows))]
+        values = [deviation_values(rows, mixtures, player) for player in range(len(rows))]
         for player, (x, u) in enumerate(zip(mixtures, values, strict=True)):
             mixtures[player] = _project(x + step * x * (u - x @ u), gamma / len(x))
             totals[player] += mixtures[player]
-    return [_distribution(total) for total in totals]
+    return [distribution(total) for total in totals]
 
 
 def replicator_dynamics(payoffs: np.ndarray, *, step: float = 0.1, num_iterations: int = 10_000) -> list[np.ndarray]:
@@ -162,47 +195,10 @@ def replicator_dynamics(payoffs: np.ndarray, *, step: float = 0.1, num_iteration
     return prd(payoffs, gamma=0.0, step=step, num_iterations=num_iterations)
 
 
-def alpha_rank(payoffs: np.ndarray, *, alpha: float = 4.0, population_size: int = 50) -> list[np.ndarray]:
-    """Marginals of the alpha-rank distribution, one population per player (Omidshafiei et al. 2019).
-
-    A Markov chain over joint pure profiles: one player at a time tries another strategy, and it takes over that
-    player's population with the fixation probability rho of :func:`_log_fixation`. The stationary distribution says how
-    much time evolution spends in each profile. Deviation: alpha multiplies the normalised payoffs. A very large alpha
-    comes to the paper's infinite-alpha chain, in which every harmful change has the same tiny rate.
-
-    Args:
-        payoffs: (N, P_1, ..., P_N).
-        alpha: intensity of selection, per payoff range.
-        population_size: individuals per population, m in the paper; at least 2.
-
-    Returns:
-        One distribution (P_n,) per player. The product of the marginals need not be the joint distribution.
-
-    Raises:
-        ConfigError: more than ``MAX_JOINT_PROFILES`` joint profiles.
-    """
-    game = _normalise(payoffs)
-    shape = game.shape[1:]
-    if game[0].size > MAX_JOINT_PROFILES:
-        raise ConfigError(
-            f"meta-solver 'alpha_rank' takes up to {MAX_JOINT_PROFILES} joint profiles, not {game[0].size}: "
-            "choose prd, replicator_dynamics, fictitious_play or uniform"
-        )
-    profiles = np.arange(game[0].size).reshape(shape)
-    rates = np.zeros((profiles.size, profiles.size))
-    for player in range(len(game)):
-        payoff = np.moveaxis(game[player], player, -1)  # (other players' strategies, P_n)
-        index = np.moveaxis(profiles, player, -1)
-        gain = payoff[..., None, :] - payoff[..., :, None]  # [..., from, to]
-        rates[index[..., :, None], index[..., None, :]] = np.exp(_log_fixation(gain, alpha, population_size))
-    np.fill_diagonal(rates, 0.0)
-    joint = _stationary(rates).reshape(shape)
-    return [np.moveaxis(joint, player, 0).reshape(size, -1).sum(axis=1) for player, size in enumerate(shape)]
-
-
 META_SOLVERS: dict[str, MetaSolver] = {
     "nash": nash,
     "fictitious_play": fictitious_play,
+    "regret_matching": regret_matching,
     "prd": prd,
     "replicator_dynamics": replicator_dynamics,
     "alpha_rank": alpha_rank,
@@ -219,40 +215,6 @@ def get_meta_solver(solver: str | MetaSolver) -> MetaSolver:
     return META_SOLVERS[solver]
 
 
-def _normalise(payoffs: np.ndarray) -> np.ndarray:
-    """Check a payoff table (N, P_1, ..., P_N); shift each player's payoffs to start at 0, scale all to span 1."""
-    payoffs = np.asarray(payoffs, dtype=np.float64)
-    if payoffs.ndim < 2 or payoffs.ndim != len(payoffs) + 1 or payoffs.size == 0:
-        raise ValueError(f"payoffs of N players have the shape (N, P_1, ..., P_N), not {payoffs.shape}")
-    if not np.isfinite(payoffs).all():
-        raise ValueError("payoffs have entries that are not finite: were all match-ups evaluated?")
-    profile_axes = tuple(range(1, payoffs.ndim))
-    shifted = payoffs - payoffs.min(axis=profile_axes, keepdims=True)
-    # The second bound keeps rounding errors between strategies that are alike from being blown up to full scale.
-    scale = max(float(shifted.max()), 1e-9 * float(np.abs(payoffs).max()))
-    return shifted / scale if scale > 0.0 else shifted
-
-
-def _own_axis_first(game: np.ndarray) -> list[np.ndarray]:
-    """Each player's payoffs as (P_n, P of the other players in order)."""
-    return [np.ascontiguousarray(np.moveaxis(payoff, player, 0)) for player, payoff in enumerate(game)]
-
-
-def _deviation_values(rows: list[np.ndarray], weights: list[np.ndarray], player: int) -> np.ndarray:
-    """(P_n,) payoff of each own strategy, the others weighted by ``weights``; rows as from _own_axis_first."""
-    values = rows[player]
-    for other in range(len(weights) - 1, -1, -1):
-        if other != player:
-            values = values @ weights[other]  # sums over the last axis
-    return values
-
-
-def _distribution(weights: np.ndarray) -> np.ndarray:
-    """Clear the small negative entries that rounding leaves, and let the rest sum to one."""
-    weights = np.clip(weights, 0.0, None)
-    return weights / weights.sum()
-
-
 def _project(x: np.ndarray, floor: float) -> np.ndarray:
     """Nearest point to x (P,) among the distributions with no entry below floor (Duchi et al. 2008, figure 1)."""
     if x.min() >= floor:  # inside already: only the sum's rounding error is taken back, before it can grow
@@ -263,43 +225,3 @@ def _project(x: np.ndarray, floor: float) -> np.ndarray:
     thresholds = (np.cumsum(ordered) - (1.0 - len(x) * floor)) / np.arange(1, len(x) + 1)
     kept = max(1, int(np.count_nonzero(ordered > thresholds)))
     return np.maximum(above - thresholds[kept - 1], 0.0) + floor
-
-
-def _log_fixation(gain: np.ndarray, alpha: float, population_size: int) -> np.ndarray:
-    """Logarithm of the probability that one mutant takes over a population of size m (Omidshafiei et al. 2019).
-
-    rho = (1 - e^(-alpha gain)) / (1 - e^(-m alpha gain)), and 1/m where the gain is 0. With s = alpha |gain|, a loss
-    gives e^(-(m-1) s) times what the same gain would: no exponential can overflow.
-    """
-    selection = np.maximum(alpha * np.abs(gain), 1e-12)  # at 1e-12 the ratio below is 1/m to twelve digits
-    log_rho = np.log(np.expm1(-selection) / np.expm1(-population_size * selection))
-    log_rho -= np.where(gain < 0.0, (population_size - 1) * selection, 0.0)
-    return np.maximum(log_rho, LOWEST_LOG_RATE)
-
-
-def _stationary(rates: np.ndarray) -> np.ndarray:
-    """Stationary distribution (S,) of the Markov chain with ``rates[i, j]`` from state i to j, diagonal 0.
-
-    Elimination of states one by one without a subtraction (Grassmann, Taksar and Heyman 1985): each entry keeps its
-    relative accuracy even where rates differ by 200 orders of magnitude and an eigenvector solver returns noise.
-    Taking the most quickly left state first keeps every ratio between 0 and 1.
-    """
-    rates = rates.copy()
-    order = np.arange(len(rates))
-    last = len(rates) - 1
-    while last > 0:
-        outflow = rates[: last + 1, : last + 1].sum(axis=1)
-        pivot = outflow.argmax()
-        if outflow[pivot] == 0.0:  # what is left differs by less than the smallest number: a tie
-            break
-        rates[[pivot, last]] = rates[[last, pivot]]
-        rates[:, [pivot, last]] = rates[:, [last, pivot]]
-        order[[pivot, last]] = order[[last, pivot]]
-        rates[:last, last] /= outflow[pivot]
-        rates[:last, :last] += np.outer(rates[:last, last], rates[last, :last])
-        np.fill_diagonal(rates[:last, :last], 0.0)
-        last -= 1
-    mass = np.ones(len(rates))
-    for state in range(last + 1, len(rates)):
-        mass[state] = mass[:state] @ rates[:state, state]
-    return _distribution(mass[np.argsort(order)])

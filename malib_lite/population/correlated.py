@@ -1,0 +1,235 @@
+"""Joint meta-solvers: one distribution over joint choices, for games of any number of players and any sums.
+
+``solve(payoffs) -> joint`` takes the payoffs (N, P_1, ..., P_N) and returns a distribution (P_1, ..., P_N) from which
+a mediator draws. Meta-solvers in :mod:`malib_lite.population.meta_solvers` let every player draw alone instead. The
+difference reaches the oracle (joint policy-space response oracles, Marris et al. 2021):
+
+    coarse correlated equilibrium   nobody gains by a strategy chosen *before* the draw. A best response is trained
+    (CCE)                           against :func:`cce_opponents`, the others' part of the draw.
+    correlated equilibrium (CE)     nobody gains by departing from the strategy that the mediator *tells* it. One best
+                                    response per recommendation, against :func:`ce_opponents`, what the others do when
+                                    this one is told that.
+
+Every Nash equilibrium is a CE and every CE is a CCE, and all are found by convex programs. Among the many:
+
+    max_welfare_cce, max_welfare_ce   largest sum of the players' payoffs; a linear program
+    max_entropy_cce, max_entropy_ce   largest Shannon entropy, the only one of its kind; the games that are alike get
+                                      results that are alike (Ortiz, Schapire and Kakade 2007)
+
+Deviation: Marris et al. maximise the Gini impurity, which is a quadratic program; entropy picks from the same sets by a
+dual program with one variable per incentive constraint, and gives every joint choice some probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from malib_lite.config import ConfigError, suggest
+from malib_lite.population.normal_form import distribution, normalise
+
+JointSolver: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+# Joint profiles that the maximum entropy programs take: they solve dense systems of this size.
+MAX_JOINT_PROFILES = 2048
+MAX_NEWTON_STEPS = 200  # about 25 are needed
+
+
+def max_welfare_cce(payoffs: np.ndarray) -> np.ndarray:
+    """The coarse correlated equilibrium with the largest sum of payoffs; a vertex of them where there are many."""
+    game = normalise(payoffs)
+    return _max_welfare(game, _cce_incentives(game))
+
+
+def max_welfare_ce(payoffs: np.ndarray) -> np.ndarray:
+    """The correlated equilibrium with the largest sum of payoffs; a vertex of them where there are many."""
+    game = normalise(payoffs)
+    return _max_welfare(game, _ce_incentives(game))
+
+
+def max_entropy_cce(payoffs: np.ndarray, *, epsilon: float = 1e-8) -> np.ndarray:
+    """The coarse correlated equilibrium of largest entropy.
+
+    Args:
+        payoffs: (N, P_1, ..., P_N).
+        epsilon: what a player may still gain, in units of the payoff range; more than 0. What an exact equilibrium
+            never plays gets a probability of this order.
+
+    Returns:
+        Joint distribution (P_1, ..., P_N).
+
+    Raises:
+        ConfigError: more than ``MAX_CONSTRAINTS`` incentive constraints (the sum of the pools' sizes).
+    """
+    game = normalise(payoffs)
+    return _max_entropy(game, _cce_incentives(game), epsilon)
+
+
+def max_entropy_ce(payoffs: np.ndarray, *, epsilon: float = 1e-8) -> np.ndarray:
+    """The correlated equilibrium of largest entropy; arguments and result as of :func:`max_entropy_cce`.
+
+    ``epsilon`` bounds what a recommendation leaves to gain, times the recommendation's probability.
+
+    Raises:
+        ConfigError: more than ``MAX_CONSTRAINTS`` incentive constraints (P_n (P_n - 1), over all players).
+    """
+    game = normalise(payoffs)
+    return _max_entropy(game, _ce_incentives(game), epsilon)
+
+
+JOINT_SOLVERS: dict[str, JointSolver] = {
+    "max_welfare_cce": max_welfare_cce,
+    "max_welfare_ce": max_welfare_ce,
+    "max_entropy_cce": max_entropy_cce,
+    "max_entropy_ce": max_entropy_ce,
+}
+
+
+def get_joint_solver(solver: str | JointSolver) -> JointSolver:
+    """The joint meta-solver of that name, or ``solver`` itself where it is a function already."""
+    if callable(solver):
+        return solver
+    if solver not in JOINT_SOLVERS:
+        raise ConfigError(f"unknown joint meta-solver {solver!r}: {suggest(str(solver), JOINT_SOLVERS)}")
+    return JOINT_SOLVERS[solver]
+
+
+def cce_opponents(joint: np.ndarray, player: int) -> np.ndarray:
+    """What the others play, whatever ``player`` is told: (P of the other players in order), sums to 1."""
+    return joint.sum(axis=player)
+
+
+def ce_opponents(joint: np.ndarray, player: int, *, min_probability: float = 1e-6) -> dict[int, np.ndarray]:
+    """What the others play given each recommendation to ``player`` that has at least ``min_probability``.
+
+    Returns:
+        By the player's own strategy: distribution (P of the other players in order).
+    """
+    by_recommendation = np.moveaxis(joint, player, 0)
+    return {
+        own: others / others.sum() for own, others in enumerate(by_recommendation) if others.sum() >= min_probability
+    }
+
+
+def cce_gains(payoffs: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """What each player (N,) would gain by the best strategy chosen before the draw; none positive at a CCE."""
+    gains = []
+    for player, payoff in enumerate(payoffs):
+        values = np.moveaxis(payoff, player, 0).reshape(joint.shape[player], -1) @ joint.sum(axis=player).ravel()
+        gains.append(values.max() - (payoff * joint).sum())
+    return np.array(gains)
+
+
+def ce_gains(payoffs: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """What each player (N,) would gain by the best answer to every recommendation; all 0 at a CE, never below."""
+    gains = []
+    for player, payoff in enumerate(payoffs):
+        values = np.moveaxis(payoff, player, 0).reshape(joint.shape[player], -1)
+        told = np.moveaxis(joint, player, 0).reshape(joint.shape[player], -1)
+        worth = told @ values.T  # [recommended, played]
+        gains.append((worth.max(axis=1) - worth.diagonal()).sum())
+    return np.array(gains)
+
+
+def _cce_incentives(game: np.ndarray) -> np.ndarray:
+    """Matrix A (sum of P_n, joint profiles): A @ joint is what each fixed strategy gains over the draw."""
+    rows = []
+    for player, payoff in enumerate(game):
+        for own in range(game.shape[1 + player]):
+            instead = np.take(payoff, [own], axis=player)  # the player's axis has length 1 and is spread again
+            rows.append((instead - payoff).ravel())
+    return np.array(rows)
+
+
+def _ce_incentives(game: np.ndarray) -> Any:
+    """Sparse matrix A (sum of P_n (P_n - 1), joint profiles): what another strategy gains, told a certain one.
+
+    A row is the gain times the probability of the recommendation, so that it is linear in the joint distribution.
+    """
+    from scipy.sparse import csr_array  # scipy takes long to import, and only some solvers need it
+
+    profiles = np.arange(game[0].size).reshape(game.shape[1:])
+    values, columns, ends = [np.zeros(0)], [np.zeros(0, np.intp)], [0]
+    for player, payoff in enumerate(game):
+        by_strategy = np.moveaxis(payoff, player, 0).reshape(game.shape[1 + player], -1)
+        index = np.moveaxis(profiles, player, 0).reshape(by_strategy.shape)
+        for told, told_values in enumerate(by_strategy):
+            for own, own_values in enumerate(by_strategy):
+                if own != told:
+                    values.append(own_values - told_values)
+                    columns.append(index[told])
+                    ends.append(ends[-1] + len(own_values))
+    return csr_array((np.concatenate(values), np.concatenate(columns), ends), shape=(len(ends) - 1, profiles.size))
+
+
+def _max_welfare(game: np.ndarray, incentives: Any) -> np.ndarray:
+    """Maximise the sum of payoffs over joint distributions with ``incentives @ joint <= 0``."""
+    from scipy.optimize import linprog
+
+    welfare = game.sum(axis=0)
+    solution = linprog(
+        c=-welfare.ravel(),
+        A_ub=incentives if incentives.shape[0] else None,
+        b_ub=np.zeros(incentives.shape[0]) if incentives.shape[0] else None,
+        A_eq=np.ones((1, welfare.size)),
+        b_eq=[1.0],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if solution.status != 0:
+        raise RuntimeError(f"the linear program for the correlated equilibrium was not solved: {solution.message}")
+    return distribution(solution.x).reshape(welfare.shape)
+
+
+def _max_entropy(game: np.ndarray, incentives: Any, epsilon: float) -> np.ndarray:
+    """Maximise the entropy over joint distributions x with A x <= epsilon, A the incentives.
+
+    A primal-dual interior-point method (Boyd and Vandenberghe 2004, section 11.7) on the conditions of optimality.
+    With slacks s and prices y of the constraints, prices w of x >= 0 and a price z of the sum, they are
+
+        log x + A^T y + z = w        A x + s = epsilon        sum(x) = 1        s_k y_k = 0        x_i w_i = 0
+
+    Newton's steps meet the first three while the products, all positive, go to 0 together. Entropy alone would keep x
+    positive, but what must vanish would then have to fall to e^-1000 instead of to epsilon.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.sparse import diags_array
+
+    if not epsilon > 0.0:
+        raise ConfigError(f"epsilon = {epsilon} of maximum entropy: more than 0, or there may be no interior")
+    num_constraints, num_profiles = incentives.shape
+    if num_profiles > MAX_JOINT_PROFILES:
+        raise ConfigError(
+            f"maximum entropy takes up to {MAX_JOINT_PROFILES} joint profiles, not {num_profiles}: "
+            "choose max_welfare_cce or max_welfare_ce"
+        )
+    x, w = np.full(num_profiles, 1.0 / num_profiles), np.ones(num_profiles)
+    s, y, z = np.ones(num_constraints), np.ones(num_constraints), 0.0
+    length = 1.0
+    for _ in range(MAX_NEWTON_STEPS):
+        gap = s @ y + x @ w
+        stationary = np.log(x) + incentives.T @ y + z - w
+        gained = incentives @ x + s - epsilon
+        missing = 1.0 - x.sum()
+        if max(gap, np.abs(x * stationary).sum(), np.abs(gained).max(initial=0.0)) < 0.1 * epsilon:
+            return distribution(x).reshape(game.shape[1:])
+        # After a short step the next one first returns to the middle.
+        target = max(0.1, 1.0 - length) * gap / (num_profiles + num_constraints)
+        # The other steps put into the first condition leave ((1 + w)/x + A^T (y/s) A) dx + dz = right.
+        right = incentives.T @ ((s * y - target - y * gained) / s) - stationary - (x * w - target) / x
+        root = np.sqrt(x / (1.0 + w))
+        scaled = diags_array(np.sqrt(y / s)) @ incentives @ diags_array(root)
+        factor = cho_factor(scaled.T @ scaled + np.eye(num_profiles))
+        toward = root * cho_solve(factor, root * right)
+        across = root * cho_solve(factor, root)
+        dz = (toward.sum() - missing) / across.sum()
+        dx = toward - dz * across
+        ds = -gained - incentives @ dx
+        dy = -(s * y - target + y * ds) / s
+        dw = -(x * w - target + w * dx) / x
+        limits = [float((-d / v).max()) for v, d in ((x, dx), (w, dw), (s, ds), (y, dy)) if len(d)]
+        length = min(1.0, 0.95 / max(1e-9, *limits))
+        x, w, s, y, z = x + length * dx, w + length * dw, s + length * ds, y + length * dy, z + length * dz
+    raise RuntimeError(f"the entropy program for the correlated equilibrium was not solved in {MAX_NEWTON_STEPS} steps")
