@@ -1,12 +1,12 @@
 """Whom to play: distributions over a history of opponents, oldest first.
 
     naive            always the latest
-    fictitious       every one alike; with best responses, the average of play is fictitious play's (Heinrich et al. 2015)
+    fictitious       every one alike; with best responses to it, fictitious play (Heinrich et al. 2015)
     delta_uniform    alike over the latest share of the history (Bansal et al. 2018, section 5.2)
     pfsp             prioritised fictitious self-play: by how often one wins (Vinyals et al. 2019, methods)
 
 Pure functions: they return probabilities, and whoever calls them draws. The rules of a league, which combine these, are
-in :mod:`malib_lite.population.league`.
+in :mod:`malib_lite.population.league_rules`.
 """
 
 from __future__ import annotations
