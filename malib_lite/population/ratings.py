@@ -175,7 +175,8 @@ class TrueSkill:
     In a game each player shows its skill with normal noise; who shows more wins, and within a margin it is a draw. The
     belief afterwards is the normal distribution with the mean and variance of the true posterior (assumed density
     filtering). Games are worked through one after the other and their order matters a little: what a game says depends
-    on the beliefs at that time, and earlier games are not seen again.
+    on the beliefs at that time, and earlier games are not seen again. Games tell differences only: a deviation says how
+    sure a skill is relative to the players around it, and the level of all of them stays where it began.
 
     Deviation: two single players only, so the paper's factor graph of teams comes down to closed formulas.
     """
