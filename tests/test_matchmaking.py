@@ -53,10 +53,10 @@ def test_nothing_known_is_one_half():
 
 def test_old_games_fade_with_new_ones_of_the_same_pair():
     table = WinTable(decay=0.5)
-    table.record("a", "b", losses=4)
+    table.record("a", "b", draws=8, losses=4)
     table.record("c", "a", wins=4)
     table.record("a", "b", wins=2)
-    assert table["a", "b"] == (2, 0, 1)
+    assert table["a", "b"] == (2, 2, 1)
     assert table["a", "c"] == (0, 0, 4)
     learner = WinTable(decay=0.99)
     learner.record("a", "b", losses=1000)
