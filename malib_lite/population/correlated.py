@@ -49,31 +49,30 @@ def max_welfare_ce(payoffs: np.ndarray) -> np.ndarray:
     return _max_welfare(game, _ce_incentives(game))
 
 
-def max_entropy_cce(payoffs: np.ndarray, *, epsilon: float = 1e-8) -> np.ndarray:
+def max_entropy_cce(payoffs: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray:
     """The coarse correlated equilibrium of largest entropy.
 
     Args:
         payoffs: (N, P_1, ..., P_N).
         epsilon: what a player may still gain, in units of the payoff range; more than 0. What an exact equilibrium
-            never plays gets a probability of this order.
+            never plays gets a probability of about this size. Of a zero-sum game the equilibria may be a single point,
+            and epsilon is all the room there is: 1e-8 is too little for some.
 
     Returns:
         Joint distribution (P_1, ..., P_N).
 
     Raises:
-        ConfigError: more than ``MAX_CONSTRAINTS`` incentive constraints (the sum of the pools' sizes).
+        ConfigError: more than ``MAX_JOINT_PROFILES`` joint profiles, or an epsilon that is not positive.
+        RuntimeError: epsilon is too small for double precision.
     """
     game = normalise(payoffs)
     return _max_entropy(game, _cce_incentives(game), epsilon)
 
 
-def max_entropy_ce(payoffs: np.ndarray, *, epsilon: float = 1e-8) -> np.ndarray:
-    """The correlated equilibrium of largest entropy; arguments and result as of :func:`max_entropy_cce`.
+def max_entropy_ce(payoffs: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray:
+    """The correlated equilibrium of largest entropy; arguments, result and errors as of :func:`max_entropy_cce`.
 
     ``epsilon`` bounds what a recommendation leaves to gain, times the recommendation's probability.
-
-    Raises:
-        ConfigError: more than ``MAX_CONSTRAINTS`` incentive constraints (P_n (P_n - 1), over all players).
     """
     game = normalise(payoffs)
     return _max_entropy(game, _ce_incentives(game), epsilon)
@@ -221,7 +220,10 @@ def _max_entropy(game: np.ndarray, incentives: Any, epsilon: float) -> np.ndarra
         right = incentives.T @ ((s * y - target - y * gained) / s) - stationary - (x * w - target) / x
         root = np.sqrt(x / (1.0 + w))
         scaled = diags_array(np.sqrt(y / s)) @ incentives @ diags_array(root)
-        factor = cho_factor(scaled.T @ scaled + np.eye(num_profiles))
+        try:
+            factor = cho_factor(scaled.T @ scaled + np.eye(num_profiles))
+        except np.linalg.LinAlgError:  # what should be positive definite is so no more after rounding
+            break
         toward = root * cho_solve(factor, root * right)
         across = root * cho_solve(factor, root)
         dz = (toward.sum() - missing) / across.sum()
@@ -232,4 +234,4 @@ def _max_entropy(game: np.ndarray, incentives: Any, epsilon: float) -> np.ndarra
         limits = [float((-d / v).max()) for v, d in ((x, dx), (w, dw), (s, ds), (y, dy)) if len(d)]
         length = min(1.0, 0.95 / max(1e-9, *limits))
         x, w, s, y, z = x + length * dx, w + length * dw, s + length * ds, y + length * dy, z + length * dz
-    raise RuntimeError(f"the entropy program for the correlated equilibrium was not solved in {MAX_NEWTON_STEPS} steps")
+    raise RuntimeError(f"the entropy program for the correlated equilibrium was not solved with epsilon = {epsilon}")
