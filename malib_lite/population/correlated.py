@@ -13,11 +13,11 @@ difference reaches the oracle (joint policy-space response oracles, Marris et al
 Every Nash equilibrium is a CE and every CE is a CCE, and all are found by convex programs. Among the many:
 
     max_welfare_cce, max_welfare_ce   largest sum of the players' payoffs; a linear program
-    max_entropy_cce, max_entropy_ce   largest Shannon entropy, the only one of its kind; the games that are alike get
-                                      results that are alike (Ortiz, Schapire and Kakade 2007)
+    max_entropy_cce, max_entropy_ce   largest Shannon entropy; a convex program with one solution, where the other may
+                                      stop at any of many (Ortiz, Schapire and Kakade 2007)
 
-Deviation: Marris et al. maximise the Gini impurity, which is a quadratic program; entropy picks from the same sets by a
-dual program with one variable per incentive constraint, and gives every joint choice some probability.
+Deviation: Marris et al. maximise the Gini impurity, a quadratic program over the same sets. Entropy, too, spreads the
+draw as evenly as the incentives allow.
 """
 
 from __future__ import annotations
