@@ -41,7 +41,7 @@ TIE = 1e-12
 
 def is_constant_sum(payoffs: np.ndarray) -> bool:
     """Whether this is a table (2, P_1, P_2) of two players whose payoffs add up to a constant."""
-    return len(payoffs) == 2 and bool(np.ptp(_normalise(payoffs).sum(axis=0)) <= ZERO_SUM_TOLERANCE)
+    return len(payoffs) == 2 and bool(np.ptp(normalise(payoffs).sum(axis=0)) <= ZERO_SUM_TOLERANCE)
 
 
 def uniform(payoffs: np.ndarray) -> list[np.ndarray]:
