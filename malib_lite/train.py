@@ -17,8 +17,9 @@ from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, c
 SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
     "psro": "malib_lite.scenarios.psro_scenario:PSROScenario",
+    "self_play": "malib_lite.scenarios.self_play_scenario:SelfPlayScenario",
 }
-DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn"}
+DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn", "self_play": "ppo"}
 EPILOG = """\
 every other field of the configuration is set by its dotted name, e.g.
   --trainer.learning_rate 1e-3   --rollout.num_env_per_thread 32   --model.hidden_sizes [128,128]
@@ -36,7 +37,7 @@ class TrainConfig:
 
     scenario: str = option("", "the outer loop")
     env: str = option("", "environment, as FAMILY/NAME, or package.module:CLASS for your own")
-    algorithm: str | None = option(None, "algorithm that learns (psro: dqn, marl: ppo)")
+    algorithm: str | None = option(None, "algorithm that learns (psro: dqn, others: ppo)")
     mapping: Literal["auto", "separate", "shared", "prefix"] = option(
         "auto",
         "who shares a policy: no agents, all, or those named alike but for a number; auto: as the algorithm needs",
@@ -45,8 +46,10 @@ class TrainConfig:
     workers: NonNegativeInt | None = option(None, "rollout worker processes; 0 runs everything in one process")
     learners: PositiveInt | None = option(None, "gradient workers of each learner, with rollout workers of their own")
     sync: str | None = option(None, "how they keep step: bsp, asp, bap or ssp")
-    iterations: PositiveInt | None = option(None, "iterations of the outer loop (psro)")
-    steps: PositiveInt | None = option(None, "environment steps of the training; in psro, of each best response")
+    iterations: PositiveInt | None = option(None, "iterations of the outer loop")
+    steps: PositiveInt | None = option(
+        None, "environment steps of the training; with an outer loop, of each iteration"
+    )
     logdir: str | None = option(None, "run folder; None makes one in logs, named after scenario, environment and seed")
     env_config: dict[str, Any] = option({}, "keyword arguments of the environment")
     rollout: dict[str, Any] = option({}, "how experience is gathered")
@@ -55,11 +58,12 @@ class TrainConfig:
     model: dict[str, Any] = option({}, "the algorithm's networks")
     stopping: dict[str, Any] = option({}, "when a training ends")
     psro: dict[str, Any] = option({}, "the outer loop of psro")
+    self_play: dict[str, Any] = option({}, "the outer loop of self_play")
 
 
 # Short flags and the fields that they stand for.
 _FLAGS = {
-    "workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "psro.max_iteration",
+    "workers": "rollout.num_threads", "steps": "trainer.total_timesteps", "iterations": "{scenario}.max_iteration",
     "learners": "training.learners", "sync": "training.sync",
 }  # fmt: skip
 _MAPPINGS: dict[str, Callable[[str], str] | None] = {
@@ -68,7 +72,8 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "shared": lambda agent: "team",
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
-_SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", "psro")
+_OUTER = ("psro", "self_play")  # scenarios with an outer loop, and the sections of its configuration
+_SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,13 +116,19 @@ def make_scenario(settings: TrainConfig) -> Any:
         settings.logdir or f"logs/{settings.scenario}-{_file_name(settings.env)}-{settings.seed}-{time.time():.0f}"
     )
     sections: dict[str, Any] = {}
-    if settings.scenario == "psro":
-        sections["psro_config"] = _with_flag(settings.psro, "iterations", settings.iterations)
-    elif settings.psro or settings.iterations:
-        raise ConfigError(
-            f"'{'psro' if settings.psro else 'iterations'}' is for the psro scenario; {settings.scenario} has no outer "
-            "loop, its length is --steps"
-        )
+    for section in _OUTER:
+        given = getattr(settings, section)
+        if section == settings.scenario:
+            sections[f"{section}_config"] = _with_flag(given, "iterations", settings.iterations)
+            if given.get("oracle") == "exact" and settings.algorithm:
+                raise ConfigError(
+                    f"'algorithm' = '{settings.algorithm}' and '{section}.oracle' = 'exact': best responses are either "
+                    "learnt or computed"
+                )
+        elif given:
+            raise ConfigError(f"'{section}' is for the {section} scenario, this one is {settings.scenario}")
+    if settings.iterations and settings.scenario not in _OUTER:
+        raise ConfigError(f"'iterations': {settings.scenario} has no outer loop, its length is --steps")
     scenario = scenario_class(
         name=f"{settings.scenario} {settings.env}",
         log_dir=log_dir,
@@ -222,7 +233,7 @@ def _merge(options: argparse.Namespace, overrides: Mapping[str, Any]) -> dict[st
         if not isinstance(merged, dict):
             raise ConfigError(f"'config' = '{options.config}': the file must hold a mapping")
     for flag, path in _FLAGS.items():  # a flag on the command line comes before the same setting in the file
-        section, _, key = path.partition(".")
+        section, _, key = path.format(scenario=options.scenario or merged.get("scenario")).partition(".")
         if getattr(options, flag) is not None and isinstance(merged.get(section), dict):
             merged[section].pop(key, None)
     named = {name: getattr(options, name) for name, *_ in describe(TrainConfig) if name not in _SECTIONS}
@@ -262,12 +273,11 @@ def _value(text: str) -> Any:
 
 def _with_flag(section: Mapping[str, Any], flag: str, value: Any) -> dict[str, Any]:
     """A section with the field that a short flag stands for."""
-    path = _FLAGS[flag]
-    key = path.rpartition(".")[2]
+    key = _FLAGS[flag].rpartition(".")[2]
     if value is None:
         return dict(section)
     if section.get(key) not in (None, value):
-        raise ConfigError(f"'{flag}' = {value} and '{path}' = {section[key]} are the same setting: give one of them")
+        raise ConfigError(f"'{flag}' = {value} and '{key}' = {section[key]} are the same setting: give one of them")
     return {**section, key: value}
 
 
@@ -291,7 +301,6 @@ def _list(family: str) -> None:
 def _help_config(settings: TrainConfig) -> None:
     from malib_lite import registry
     from malib_lite.rollout.config import RolloutConfig
-    from malib_lite.scenarios.psro_scenario import PSROConfig
     from malib_lite.scenarios.stopping import RolloutStop, TrainingStop
 
     policy, trainer = registry.load(
@@ -299,8 +308,11 @@ def _help_config(settings: TrainConfig) -> None:
     )
     classes = {
         "": TrainConfig, "rollout": RolloutConfig, "trainer": trainer.config_class, "model": policy.model_class,
-        "stopping.training": TrainingStop, "stopping.rollout": RolloutStop, "psro": PSROConfig,
+        "stopping.training": TrainingStop, "stopping.rollout": RolloutStop,
     }  # fmt: skip
+    outer = registry.resolve(SCENARIOS[settings.scenario]).outer_config if settings.scenario in SCENARIOS else None
+    if outer is not None:
+        classes[settings.scenario] = outer
     for path, cls in classes.items():
         for name, _, default, text in describe(cls, path):
             if name not in _SECTIONS:

@@ -84,6 +84,11 @@ class Population:
         assert self.exact is not None
         return self.exact.value(self._agent[player], self._open(member), self.mixtures_by_agent())
 
+    def exact_values(self) -> np.ndarray:
+        """Expected return (N,) of every player under the mixtures."""
+        assert self.exact is not None
+        return self.exact.values(self.mixtures_by_agent())
+
     def mixtures_by_agent(self) -> dict[str, np.ndarray]:
         """The mixtures, under the names of the players' only agents."""
         return {self._agent[player]: self.mixture(player) for player in self.players}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.population.population import Population
+from malib_lite.rollout.books import Books
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.training import Budget, train
 
@@ -19,6 +21,7 @@ class Responses(NamedTuple):
 
     members: dict[str, Member]  # by player
     metrics: dict[str, Any]
+    scores: dict[str, dict[str, list[int]]] = {}  # by player: [wins, draws, losses] against members, while it learnt
 
 
 class Oracle(Protocol):
@@ -37,10 +40,17 @@ class Oracle(Protocol):
 class LearntOracle:
     """Every player's trainer, with a new policy for each best response."""
 
-    def __init__(self, run: Run, budget: Budget) -> None:
+    def __init__(self, run: Run, budget: Budget, horizon: int | None = None) -> None:
+        """
+        Args:
+            budget: of one response or improvement.
+            horizon: environment steps that the schedules of a policy's trainer span; None: those of the budget.
+        """
         self._run = run
         self._budget = budget
+        self._horizon = budget.env_steps if horizon is None else horizon
         self._learning: dict[str, str] = {}  # policy ids, by player
+        self._updates = 0  # that those who learn have behind them
 
     def first(self) -> dict[str, Member]:
         """Untrained networks."""
@@ -54,16 +64,21 @@ class LearntOracle:
     def improve(self, population: Population) -> Responses:
         opponents = {player: population.opponents(player) for player in self._learning}
         metrics: dict[str, Any] = {}
-        for leg in train(self._run, self._learning, self._budget, num_legs=4, opponents=opponents):
+        updates = None if self._budget.updates is None else self._updates + self._budget.updates
+        budget, books = dataclasses.replace(self._budget, updates=updates), Books()
+        for leg in train(self._run, self._learning, budget, num_legs=4, opponents=opponents):
+            books.merge(leg.books)
+            self._updates = max(report["updates"] for report in leg.reports.values())
             for player, report in leg.reports.items():
                 metrics[f"{player}/updates"] = report["updates"]
                 metrics.update({f"{player}/{name}": value for name, value in report["metrics"].items()})
-        return Responses(self._run.training.save(self._learning), metrics)
+        return Responses(self._run.training.save(self._learning), metrics, books.scores)
 
     def _begin(self, parents: Mapping[str, Member] | None = None) -> None:
         if self._learning:
             self._run.training.retire(self._learning)
-        self._learning = self._run.training.add_policies(self._budget.env_steps, parents)
+        self._learning = self._run.training.add_policies(self._horizon, parents)
+        self._updates = 0
 
 
 class ExactOracle:

@@ -97,9 +97,12 @@ class PopulationScenario(Scenario):
         cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
         self.population = Population(self.groups, cache.get, exact)
         if self._settings.oracle == "learnt":
-            return LearntOracle(run, self._budget(self.total_steps))
+            return self._learnt_oracle(run)
         assert exact is not None
         return ExactOracle(exact, {player: agents[0] for player, agents in self.groups.items()}, run.members)
+
+    def _learnt_oracle(self, run: Run) -> LearntOracle:
+        return LearntOracle(run, self._budget(self.total_steps))
 
     def _admit(self, members: Mapping[str, Member]) -> None:
         for player, member in members.items():
@@ -145,7 +148,7 @@ class PopulationScenario(Scenario):
     def _gains(self, run: Run, members: Mapping[str, Member]) -> dict[str, float]:
         """What each player would gain over its mixture by a candidate against the others' mixtures."""
         population = self.population
-        values = dict(zip(self.players, population.values().tolist(), strict=True))
+        values = dict(zip(self.players, self._values(run), strict=True))
         if population.exact is not None and self._settings.payoffs != "sampled":
             return {player: population.exact_value(player, m) - values[player] for player, m in members.items()}
         matches = [{player: {member: 1.0}, **population.opponents(player)} for player, member in members.items()]
@@ -154,6 +157,15 @@ class PopulationScenario(Scenario):
             player: means[self.players.index(player)] - values[player]
             for player, (means, _) in zip(members, sampled, strict=True)
         }
+
+    def _values(self, run: Run) -> list[float]:
+        """What the mixtures are worth to every player."""
+        population = self.population
+        if population.payoffs.sizes == tuple(len(members) for members in population.members.values()):
+            return population.values().tolist()
+        if population.exact is not None and self._settings.payoffs != "sampled":
+            return population.exact_values().tolist()
+        return self._sample(run, [{player: population.pool(player) for player in self.players}])[0][0]
 
     def _lower_bound(self, run: Run) -> dict[str, float]:
         """What best responses that are trained against the final mixtures gain, in episodes of their own."""

@@ -53,6 +53,8 @@ class PSROConfig(PopulationConfig):
 class PSROScenario(PopulationScenario):
     """A population of best responses for every player."""
 
+    outer_config = PSROConfig
+
     def __init__(
         self, *args: Any, global_stopping_conditions: Mapping[str, Any] | None = None,
         psro_config: Mapping[str, Any] | PSROConfig | None = None, **kwargs: Any,

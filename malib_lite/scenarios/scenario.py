@@ -50,6 +50,7 @@ class Scenario(ABC):
 
     rollout_defaults: ClassVar[Mapping[str, Any]] = {}
     trains_best_responses: ClassVar[bool] = False  # many short trainings: the trainer's best_response_defaults hold
+    outer_config: ClassVar[type | None] = None  # fields of the outer loop, made with malib_lite.config.config
     default_steps: ClassVar[int]  # environment steps of one training, where nothing else ends it
 
     def __init__(
