@@ -131,7 +131,8 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
         needed = rows_to_value(batch.terminated, valid)
         value = np.zeros(needed.shape, np.float32)
         with torch.no_grad():
-            value[needed] = self.policy.value(self.policy.recall(*whole_round(batch))[needed]).numpy()
+            features = self.policy.recall(*whole_round(batch, self.device))[self.tensor(needed)]
+            value[needed] = self.policy.value(features).cpu().numpy()
         stream = (self._reward(batch), value, batch.terminated, batch.truncated, valid, c.discount)
         if c.n_step is None:
             advantage = gae(*stream, c.gae_lambda)[valid]
@@ -140,13 +141,13 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
         value_target = advantage + value[:-1][valid]
         if c.normalise_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        sequences = Sequences(batch, len(valid) if self.policy.memory_size else 1)
+        sequences = Sequences(batch, len(valid) if self.policy.memory_size else 1, self.device)
         yield A2CBatch(
-            seen=sequences.seen(torch.arange(sequences.count)),
-            action=torch.from_numpy(batch.action[valid]),
-            action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
-            advantage=torch.from_numpy(advantage),
-            value_target=torch.from_numpy(value_target),
+            seen=sequences.seen(torch.arange(sequences.count, device=self.device)),
+            action=self.tensor(batch.action[valid]),
+            action_mask=None if batch.action_mask is None else self.tensor(batch.action_mask[:-1][valid]),
+            advantage=self.tensor(advantage),
+            value_target=self.tensor(value_target),
         )
 
     def _reward(self, batch: Trajectories) -> np.ndarray:

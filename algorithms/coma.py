@@ -153,7 +153,7 @@ class CounterfactualCritic(nn.Module):
         action = action.masked_fill(~acting, 0)
         done = nn.functional.one_hot(action, self.num_actions) * acting.unsqueeze(-1)  # (B, N, A)
         others = done[step]  # (K, N, A)
-        others[torch.arange(len(agent)), agent] = 0
+        others[torch.arange(len(agent), device=agent.device), agent] = 0
         who = nn.functional.one_hot(agent, acting.shape[1])
         own = self.encoder(observation[acting])
         return self.net(torch.cat([state[step], own, who.float(), others.flatten(1).float()], -1))
@@ -244,15 +244,15 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
             return
         target = lambda_returns(self._values(batch), batch, c.discount, c.td_lambda)
         whole = COMABatch(
-            observation=torch.from_numpy(batch.observation[:-1][valid]),
-            state=torch.from_numpy(batch.global_state[:-1][valid]),
-            acting=torch.from_numpy(batch.acting[:-1][valid]),
-            action=torch.from_numpy(batch.action[valid]),
-            action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
-            target=torch.from_numpy(target[valid]),
+            observation=self.tensor(batch.observation[:-1][valid]),
+            state=self.tensor(batch.global_state[:-1][valid]),
+            acting=self.tensor(batch.acting[:-1][valid]),
+            action=self.tensor(batch.action[valid]),
+            action_mask=None if batch.action_mask is None else self.tensor(batch.action_mask[:-1][valid]),
+            target=self.tensor(target[valid]),
         )
         finite(whole.target.mean(), "coma")  # now, or parts of the round that are sound would be learnt from first
-        order = torch.randperm(len(whole.target), generator=self.generator)
+        order = torch.randperm(len(whole.target), generator=self.generator).to(self.device)
         for rows in order.tensor_split(min(c.num_minibatches, len(order))):
             yield COMABatch._make(None if part is None else part[rows] for part in whole)
 
@@ -260,22 +260,22 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
     def _values(self, batch: JointTrajectories) -> np.ndarray:
         """The target critic's value of what the team does in each row, (T + 1, E) float32; zero where not needed."""
         needed = rows_to_value(batch.terminated, batch.valid)  # (T + 1, E)
-        seen, acting = torch.from_numpy(batch.observation[needed]), torch.from_numpy(batch.acting[needed])
-        mask = None if batch.action_mask is None else torch.from_numpy(batch.action_mask[needed])
+        seen, acting = self.tensor(batch.observation[needed]), self.tensor(batch.acting[needed])
+        mask = None if batch.action_mask is None else self.tensor(batch.action_mask[needed])
         undecided = needed.copy()  # rows that only show what followed: what is done there is not in this fragment
         undecided[:-1] &= ~batch.valid
         done = np.zeros(batch.acting.shape, np.int64)
         done[:-1] = batch.action
-        action = torch.from_numpy(done[needed])  # (R, N)
-        draws = torch.from_numpy(undecided[needed]).unsqueeze(-1) & acting  # (R, N)
+        action = self.tensor(done[needed])  # (R, N)
+        draws = self.tensor(undecided[needed]).unsqueeze(-1) & acting  # (R, N)
         if draws.any():
             policy = self.policy.distribution(seen[draws], None if mask is None else mask[draws])
             action[draws] = policy.draw(self.generator)
-        q = self.target_critic(seen, torch.from_numpy(batch.global_state[needed]), acting, action)  # (K, A)
-        q_taken = torch.zeros(action.shape)
+        q = self.target_critic(seen, self.tensor(batch.global_state[needed]), acting, action)  # (K, A)
+        q_taken = q.new_zeros(action.shape)
         q_taken[acting] = q.gather(-1, action[acting].unsqueeze(-1)).squeeze(-1)
         value = np.zeros(needed.shape, np.float32)
-        value[needed] = (q_taken.sum(-1) / acting.sum(-1).clamp_min(1)).numpy()
+        value[needed] = (q_taken.sum(-1) / acting.sum(-1).clamp_min(1)).cpu().numpy()
         return value
 
     def compute_gradients(self, minibatch: COMABatch) -> tuple[Sequence[torch.Tensor], Metrics]:

@@ -129,7 +129,7 @@ class DDPGPolicy(Policy):
         action = self.actor(observation)
         if not evaluate:
             bounds = self.actor.bounds
-            noise = self.noise * torch.randn(action.shape, generator=self.generator)
+            noise = self.noise * torch.randn(action.shape, generator=self.generator).to(action.device)
             # clipped here, not by the environment alone: what is recorded is what was done
             noisy = (bounds.normalise(action) + noise).clamp(-1.0, 1.0)
             action = bounds.middle + bounds.half_width * noisy
@@ -165,15 +165,15 @@ class DDPGTrainer(Trainer[Transitions, Transitions]):
 
     def compute_gradients(self, minibatch: Transitions) -> tuple[Sequence[torch.Tensor], Metrics]:
         actor, critic = self.policy.actor, self.policy.critic
-        observation, next_observation = map(torch.from_numpy, (minibatch.observation, minibatch.next_observation))
+        observation, next_observation = map(self.tensor, (minibatch.observation, minibatch.next_observation))
         with torch.no_grad():
             target = td_target(
-                torch.from_numpy(minibatch.reward),
+                self.tensor(minibatch.reward),
                 self.target_critic(next_observation, self.target_actor(next_observation)),
-                torch.from_numpy(minibatch.terminated),
-                torch.from_numpy(minibatch.discount),
+                self.tensor(minibatch.terminated),
+                self.tensor(minibatch.discount),
             )
-        q_taken = critic(observation, torch.from_numpy(minibatch.action))
+        q_taken = critic(observation, self.tensor(minibatch.action))
         of_critic = critic_loss(q_taken, target)
         of_actor = actor_loss(critic(observation, actor(observation)))
         metrics = {

@@ -180,18 +180,20 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
 
     def compute_gradients(self, minibatch: Transitions) -> tuple[Sequence[torch.Tensor], Metrics]:
         policy, alpha = self.policy, exp(self.policy.log_alpha.item())
-        observation, next_observation = map(torch.from_numpy, (minibatch.observation, minibatch.next_observation))
-        mask, next_mask = map(_tensor, (minibatch.action_mask, minibatch.next_action_mask))
+        observation, next_observation = map(self.tensor, (minibatch.observation, minibatch.next_observation))
+        mask, next_mask = (
+            None if m is None else self.tensor(m) for m in (minibatch.action_mask, minibatch.next_action_mask)
+        )
         with torch.no_grad():
             next_q = torch.stack([critic(next_observation) for critic in self.target_critics])  # (2, B, A)
             target = td_target(
-                torch.from_numpy(minibatch.reward),
+                self.tensor(minibatch.reward),
                 soft_value(next_q, policy.actor(next_observation, next_mask), alpha),
-                torch.from_numpy(minibatch.terminated),
-                torch.from_numpy(minibatch.discount),
+                self.tensor(minibatch.terminated),
+                self.tensor(minibatch.discount),
             )
         q = torch.stack([critic(observation) for critic in policy.critics])
-        of_critics = critic_loss(q, torch.from_numpy(minibatch.action), target)
+        of_critics = critic_loss(q, self.tensor(minibatch.action), target)
 
         distribution = policy.actor(observation, mask)
         of_actor = actor_loss(q, distribution, alpha)
@@ -218,10 +220,6 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
         self.num_updates += 1
         follow(self.target_critics, self.policy.critics, self.config.tau)
         return {"grad_norm": norm}
-
-
-def _tensor(array: Any) -> torch.Tensor | None:
-    return None if array is None else torch.from_numpy(array)
 
 
 DEFAULT_CONFIG = {

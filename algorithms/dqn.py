@@ -306,14 +306,14 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
 
     def compute_gradients(self, minibatch: Minibatch) -> tuple[Sequence[torch.Tensor], Metrics]:
         transitions, sequences = minibatch.transitions, minibatch.sequences
-        q_net, action = self.policy.q_net, torch.from_numpy(transitions.action)
+        q_net, action = self.policy.q_net, self.tensor(transitions.action)
         target_t = self._target(minibatch)
         with parameter_noise(q_net, self.generator):
-            q_t = outputs(q_net, transitions.observation, sequences)
+            q_t = outputs(q_net, transitions.observation, sequences, self.device)
         weight = None
         if transitions.sampling_ratio is not None:
-            weight = importance_weights(torch.from_numpy(transitions.sampling_ratio), self.beta)
-            transitions.td_error = td_error(q_t.detach(), action, target_t).numpy()  # for the store, line 12
+            weight = importance_weights(self.tensor(transitions.sampling_ratio), self.beta)
+            transitions.td_error = td_error(q_t.detach(), action, target_t).cpu().numpy()  # for the store, line 12
         loss = q_loss(q_t, action, target_t, self.config.huber, weight)
         metrics = {"loss": finite(loss, "dqn"), "q_mean": q_t.detach().mean().item()}
         return torch.autograd.grad(loss, self.trained), metrics
@@ -323,18 +323,18 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         """What the taken actions' values should be, (B,) float32; online and target network have their own noise."""
         transitions, sequences = minibatch.transitions, minibatch.sequences
         with parameter_noise(self.target_net, self.generator):
-            q_online_tp1 = q_target_tp1 = outputs(self.target_net, transitions.next_observation, sequences)
+            q_online_tp1 = q_target_tp1 = outputs(self.target_net, transitions.next_observation, sequences, self.device)
         if self.config.double:
             with parameter_noise(self.policy.q_net, self.generator):
-                q_online_tp1 = outputs(self.policy.q_net, transitions.next_observation, sequences)
+                q_online_tp1 = outputs(self.policy.q_net, transitions.next_observation, sequences, self.device)
         mask = transitions.next_action_mask
         return q_target(
-            torch.from_numpy(transitions.reward),
+            self.tensor(transitions.reward),
             q_online_tp1,
             q_target_tp1,
-            None if mask is None else torch.from_numpy(mask),
-            torch.from_numpy(transitions.terminated),
-            torch.from_numpy(transitions.discount),
+            None if mask is None else self.tensor(mask),
+            self.tensor(transitions.terminated),
+            self.tensor(transitions.discount),
         )
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:

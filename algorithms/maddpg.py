@@ -46,6 +46,7 @@ from malib_lite.config import (
     option,
 )
 from malib_lite.contracts.data import ReplaySpec
+from malib_lite.contracts.devices import to_tensor
 from malib_lite.contracts.joint import JointTransitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, TeamShape, Trainer
@@ -110,7 +111,7 @@ def deviations(own_t: torch.Tensor, taken_t: torch.Tensor) -> torch.Tensor:
 
     own_t, taken_t (B, N, a) float32.
     """
-    itself = torch.eye(own_t.shape[1], dtype=torch.bool).unsqueeze(-1)  # (N, N, 1)
+    itself = torch.eye(own_t.shape[1], dtype=torch.bool, device=own_t.device).unsqueeze(-1)  # (N, N, 1)
     return torch.where(itself, own_t.unsqueeze(1), taken_t.unsqueeze(1))
 
 
@@ -180,7 +181,7 @@ class CentralCritic(nn.Module):
             state: (B, S) float32, x in the paper.
             joint: (B, N, N, a) float32, or (B, 1, N, a): for each agent that is valued, what all of them do.
         """
-        number = torch.eye(self.num_agents)
+        number = torch.eye(self.num_agents, device=state.device)
         if not self.others:
             joint = joint * number.unsqueeze(-1)
         shape = (len(state), self.num_agents, -1)
@@ -234,7 +235,7 @@ class MADDPGPolicy(Policy):
             return PolicyOutput(action, None, {}, hidden_state)
         action = self.actor(observation)
         if not evaluate:
-            noise = self.noise * torch.randn(action.shape, generator=self.generator)
+            noise = self.noise * torch.randn(action.shape, generator=self.generator).to(action.device)
             # clipped here, not by the environment alone: what is recorded is what was done
             action = (action + noise).clamp(-1.0, 1.0)
         action = bounds.middle + bounds.half_width * action.view(-1, *bounds.middle.shape)
@@ -283,8 +284,8 @@ class MADDPGTrainer(Trainer[JointTransitions, JointTransitions]):
 
     def compute_gradients(self, minibatch: JointTransitions) -> tuple[Sequence[torch.Tensor], Metrics]:
         actor, critic, c = self.policy.actor, self.policy.critic, self.config
-        state, acting = torch.from_numpy(minibatch.state), torch.from_numpy(minibatch.acting)
-        taken = _of_acting(actor.rows(torch.from_numpy(minibatch.action)[acting]), acting)
+        state, acting = self.tensor(minibatch.state), self.tensor(minibatch.acting)
+        taken = _of_acting(actor.rows(self.tensor(minibatch.action)[acting]), acting)
         q_taken = critic(state, taken.unsqueeze(1))
         of_critic = critic_loss(q_taken, self._target(minibatch))
 
@@ -308,14 +309,14 @@ class MADDPGTrainer(Trainer[JointTransitions, JointTransitions]):
     @torch.no_grad()
     def _target(self, minibatch: JointTransitions) -> torch.Tensor:
         """y of equation 6 for every agent, (B, N) float32."""
-        acting = torch.from_numpy(minibatch.next_acting)
+        acting = self.tensor(minibatch.next_acting)
         output, mask = _play(self.target_actor, minibatch.next_observation, minibatch.next_action_mask, acting)
         joint = _of_acting(self.target_actor.relaxed(output, mask, self.generator, self.config.temperature), acting)
         return td_target(
-            torch.from_numpy(minibatch.reward),
-            self.target_critic(torch.from_numpy(minibatch.next_state), joint.unsqueeze(1)),
-            torch.from_numpy(minibatch.terminated).unsqueeze(-1),
-            torch.from_numpy(minibatch.discount).unsqueeze(-1),
+            self.tensor(minibatch.reward),
+            self.target_critic(self.tensor(minibatch.next_state), joint.unsqueeze(1)),
+            self.tensor(minibatch.terminated).unsqueeze(-1),
+            self.tensor(minibatch.discount).unsqueeze(-1),
         )
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
@@ -330,8 +331,8 @@ def _play(
     actor: TeamActor, observation: np.ndarray, action_mask: np.ndarray | None, acting: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The actor's output (D, a) and the masks (D, A) of the D agents that act, of (B, N, ...)."""
-    mask = None if action_mask is None else torch.from_numpy(action_mask)[acting]
-    return actor(torch.from_numpy(observation)[acting]), mask
+    mask = None if action_mask is None else to_tensor(action_mask, acting.device)[acting]
+    return actor(to_tensor(observation, acting.device)[acting]), mask
 
 
 def _of_acting(rows: torch.Tensor, acting: torch.Tensor) -> torch.Tensor:

@@ -150,7 +150,7 @@ class ValueNormaliser(RunningNormaliser):
 
     def restore(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape in the units of rewards, float32."""
-        return (values * self._deviation().numpy() + self.mean.numpy()).astype(np.float32)
+        return (values * self._deviation().cpu().numpy() + self.mean.cpu().numpy()).astype(np.float32)
 
 
 class MAPPOPolicy(Policy):
@@ -226,9 +226,9 @@ class MAPPOPolicy(Policy):
         """
         state = self.state_normaliser(state)
         if self.agent_values:
-            seen = torch.zeros(*acting.shape, self.encoder.num_features)
+            seen = state.new_zeros(*acting.shape, self.encoder.num_features)
             seen[acting] = self.encoder(self.normaliser(observation[acting]))
-            number = torch.eye(self.num_agents).expand(len(state), -1, -1)
+            number = torch.eye(self.num_agents, device=state.device).expand(len(state), -1, -1)
             rows = torch.cat([state.unsqueeze(1).expand(-1, self.num_agents, -1), seen, number], -1)
             return self.critic(rows.flatten(0, 1)).view(acting.shape)
         value: torch.Tensor = self.critic(state)
@@ -282,11 +282,11 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
         if not batch.valid.any():
             return
         c, acting = self.config, batch.acting[:-1] & batch.valid[..., None]
-        sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1)
+        sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1, self.device)
         whole = {name: sequences.cut(array) for name, array in self._prepare(batch).items()}
         count = max(1, min(sequences.count, round(batch.num_decisions / c.minibatch_size)))
         for _ in range(c.num_epochs):
-            order = torch.randperm(sequences.count, generator=self.generator)
+            order = torch.randperm(sequences.count, generator=self.generator).to(self.device)
             for columns in order.tensor_split(count):
                 arrays = {name: sequences.pick(array, columns) for name, array in whole.items()}
                 yield MAPPOBatch(sequences.seen(columns), action_mask=arrays.pop("action_mask", None), **arrays)
@@ -301,9 +301,8 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
         c, state, acting = self.config, batch.global_state, batch.acting[:-1] & batch.valid[..., None]
         needed = rows_to_value(batch.terminated, batch.valid)
         with torch.no_grad():
-            found = self.policy.value(
-                *(torch.from_numpy(array[needed]) for array in (state, batch.observation, batch.acting))
-            ).numpy()
+            seen = (self.tensor(array[needed]) for array in (state, batch.observation, batch.acting))
+            found = self.policy.value(*seen).cpu().numpy()
         value = np.zeros((*needed.shape, found.shape[1]), np.float32)  # (T + 1, E, V)
         value[needed] = found
         advantage, value_target = self._estimate(batch, value)
@@ -343,7 +342,7 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
         value_target = advantage + value[:-1]
         if normaliser is not None:
             normaliser.update(value_target[valid].reshape(-1))
-            value_target = normaliser(torch.from_numpy(value_target)).numpy()
+            value_target = normaliser(self.tensor(value_target)).cpu().numpy()
         return advantage, value_target
 
     def compute_gradients(self, minibatch: MAPPOBatch) -> tuple[Sequence[torch.Tensor], Metrics]:

@@ -144,10 +144,10 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
         if c.normalise_returns:
             weight = weight / (weight.std() + 1e-8)
         yield PGBatch(
-            observation=torch.from_numpy(batch.observation[:-1][valid]),
-            action=torch.from_numpy(batch.action[valid]),
-            action_mask=None if batch.action_mask is None else torch.from_numpy(batch.action_mask[:-1][valid]),
-            weight=torch.from_numpy(weight),
+            observation=self.tensor(batch.observation[:-1][valid]),
+            action=self.tensor(batch.action[valid]),
+            action_mask=None if batch.action_mask is None else self.tensor(batch.action_mask[:-1][valid]),
+            weight=self.tensor(weight),
         )
 
     def compute_gradients(self, minibatch: PGBatch) -> tuple[Sequence[torch.Tensor], Metrics]:

@@ -159,11 +159,11 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
             return
         if isinstance(self.policy.normaliser, RunningNormaliser):
             self.policy.normaliser.update(batch.observation[:-1][batch.valid])
-        sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1)
+        sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1, self.device)
         whole = {name: sequences.cut(array) for name, array in self._prepare(batch).items()}
         count = max(1, min(sequences.count, round(batch.num_decisions / c.minibatch_size)))
         for _ in range(c.num_epochs):
-            order = torch.randperm(sequences.count, generator=self.generator)
+            order = torch.randperm(sequences.count, generator=self.generator).to(self.device)
             for columns in order.tensor_split(count):
                 arrays = {name: sequences.pick(array, columns) for name, array in whole.items()}
                 yield PPOBatch(sequences.seen(columns), action_mask=arrays.pop("action_mask", None), **arrays)
@@ -176,7 +176,8 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         needed = rows_to_value(batch.terminated, valid)
         value = np.zeros(needed.shape, np.float32)
         with torch.no_grad():
-            value[needed] = self.policy.value(self.policy.recall(*whole_round(batch))[needed]).numpy()
+            features = self.policy.recall(*whole_round(batch, self.device))[self.tensor(needed)]
+            value[needed] = self.policy.value(features).cpu().numpy()
         reward = self._reward(batch)
         advantage = gae(reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)
         value_target = advantage + value[:-1]

@@ -68,17 +68,17 @@ class RandomPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
-        size = len(observation)
+        size, device = len(observation), observation.device
         if isinstance(self.action_space, spaces.Discrete) and act_mask is None:  # as below, ten times as fast
             n = int(self.action_space.n)
-            action = torch.randint(n, (size,), generator=self.generator)
-            return PolicyOutput(action, torch.full((size,), -math.log(n)), {}, hidden_state)
+            action = torch.randint(n, (size,), generator=self.generator).to(device)
+            return PolicyOutput(action, torch.full((size,), -math.log(n), device=device), {}, hidden_state)
         if not isinstance(self.action_space, spaces.Box):
-            distribution = self._distribution(size, act_mask)
+            distribution = self._distribution(observation, act_mask)
             action = distribution.draw(self.generator)
             return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
         width = self.high - self.low
-        uniform = torch.rand((size, *self.low.shape), generator=self.generator)
+        uniform = torch.rand((size, *self.low.shape), generator=self.generator).to(device)
         log_prob = -width.log().sum().expand(size)
         return PolicyOutput(self.low + width * uniform, log_prob, {}, hidden_state)
 
@@ -87,10 +87,14 @@ class RandomPolicy(Policy):
     ) -> torch.Tensor:
         if not isinstance(self.action_space, spaces.Discrete):
             return super().action_probs(observation, act_mask, evaluate)
-        return MaskedCategorical(torch.zeros(len(observation), int(self.action_space.n)), act_mask).probs
+        return MaskedCategorical(
+            torch.zeros(len(observation), int(self.action_space.n), device=observation.device), act_mask
+        ).probs
 
-    def _distribution(self, size: int, act_mask: torch.Tensor | None) -> MaskedCategorical | MultiCategorical:
-        logits = torch.zeros(size, num_choices(self.action_space) or 0)
+    def _distribution(
+        self, observation: torch.Tensor, act_mask: torch.Tensor | None
+    ) -> MaskedCategorical | MultiCategorical:
+        logits = torch.zeros(len(observation), num_choices(self.action_space) or 0, device=observation.device)
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return MultiCategorical(logits, self.action_space.nvec.tolist(), act_mask)
         return MaskedCategorical(logits, act_mask)

@@ -182,17 +182,17 @@ class SACTrainer(Trainer[Transitions, Transitions]):
 
     def compute_gradients(self, minibatch: Transitions) -> tuple[Sequence[torch.Tensor], Metrics]:
         policy, alpha = self.policy, exp(self.policy.log_alpha.item())
-        observation, next_observation = map(torch.from_numpy, (minibatch.observation, minibatch.next_observation))
+        observation, next_observation = map(self.tensor, (minibatch.observation, minibatch.next_observation))
         with torch.no_grad():
             next_action, next_log_prob = policy.actor(next_observation).draw_with_log_prob(self.generator)
             next_q = torch.stack([critic(next_observation, next_action) for critic in self.target_critics])
             target = td_target(
-                torch.from_numpy(minibatch.reward),
+                self.tensor(minibatch.reward),
                 soft_value(next_q, next_log_prob, alpha),
-                torch.from_numpy(minibatch.terminated),
-                torch.from_numpy(minibatch.discount),
+                self.tensor(minibatch.terminated),
+                self.tensor(minibatch.discount),
             )
-        taken = torch.from_numpy(minibatch.action)
+        taken = self.tensor(minibatch.action)
         q_taken = torch.stack([critic(observation, taken) for critic in policy.critics])
         of_critics = critic_loss(q_taken, target)
 

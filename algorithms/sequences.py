@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from malib_lite.contracts.data import MEMORY, Trajectories, Transitions, cut
+from malib_lite.contracts.devices import to_tensor
 from malib_lite.contracts.joint import JointTrajectories, JointTransitions
 from malib_lite.models.recurrent import MemoryNet
 
@@ -34,7 +35,7 @@ class Seen(NamedTuple):
 class Sequences:
     """A round cut into sequences.
 
-    sequences = Sequences(trajectories, length)
+    sequences = Sequences(trajectories, length, device)
     advantage = sequences.cut(advantage)              # (T, S) -> (L, B)
     for columns in shuffled(sequences.count):
         seen = sequences.seen(columns)
@@ -42,12 +43,13 @@ class Sequences:
         advantage_t = sequences.pick(advantage, columns)  # (D,), in the same order
     """
 
-    def __init__(self, batch: Trajectories | JointTrajectories, length: int) -> None:
+    def __init__(self, batch: Trajectories | JointTrajectories, length: int, device: torch.device) -> None:
         """
         Args:
             length: of a sequence, about; 1 where nothing is remembered.
+            device: where its tensors are to be.
         """
-        self._length = length
+        self._length, self._device = length, device
         self._kept = cut(batch.valid, length).any(axis=0)
         self._valid = self.cut(batch.valid)
         self._begins = self.cut(batch.begins[:-1])
@@ -60,7 +62,7 @@ class Sequences:
             self._acting = self.cut(batch.acting[:-1]) | ~self._valid.unsqueeze(-1)
         memory = batch.extras.get(MEMORY)
         if memory is None:
-            self._memory = torch.zeros(*self._observation.shape[1 : batch.reward.ndim], 0)
+            self._memory = torch.zeros(*self._observation.shape[1 : batch.reward.ndim], 0, device=device)
         else:
             self._memory = self.cut(np.where(_along(batch.valid, memory), memory, np.float32(0)))[0]
 
@@ -71,7 +73,7 @@ class Sequences:
 
     def cut(self, array: np.ndarray) -> torch.Tensor:
         """(T, S, ...) as (L, B, ...)."""
-        return torch.from_numpy(cut(array, self._length)[:, self._kept])
+        return to_tensor(cut(array, self._length)[:, self._kept], self._device)
 
     def seen(self, columns: torch.Tensor) -> Seen:
         """What the sequences ``columns`` (b,) int64 were taken on."""
@@ -124,24 +126,27 @@ def replayed_jointly(
     return Replayed(numbered.transitions(n_step, discount), batch)
 
 
-def outputs(net: MemoryNet, observation: np.ndarray, sequences: Trajectories | None) -> torch.Tensor:
+def outputs(
+    net: MemoryNet, observation: np.ndarray, sequences: Trajectories | None, device: torch.device
+) -> torch.Tensor:
     """Outputs (D, ...) of ``net`` for a Replayed's observations or rows (D, ...)."""
+    seen = to_tensor(observation, device)
     if sequences is None:
-        output: torch.Tensor = net.net(torch.from_numpy(observation))
+        output: torch.Tensor = net.net(seen)
         return output
-    return net(*whole_round(sequences)).flatten(0, 1)[torch.from_numpy(observation)]
+    return net(*whole_round(sequences, device)).flatten(0, 1)[seen]
 
 
-def whole_round(batch: Trajectories) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def whole_round(batch: Trajectories, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All observations of a round (T + 1, S, *obs), what was remembered before the first (S, H), and where episodes
     begin (T + 1, S): the arguments of a policy's ``recall`` for the values of the round."""
     num_streams = batch.valid.shape[1]
     memory = batch.extras[MEMORY][0] if MEMORY in batch.extras else np.zeros((num_streams, 0), np.float32)
-    return torch.from_numpy(batch.observation), torch.from_numpy(memory), torch.from_numpy(batch.begins)
+    return to_tensor(batch.observation, device), to_tensor(memory, device), to_tensor(batch.begins, device)
 
 
 def whole_joint_round(
-    batch: JointTrajectories,
+    batch: JointTrajectories, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The same of a team whose agents are streams, (T + 1, E N, *obs), (E N, H) and (T + 1, E N); and who acts
     (T + 1, E N). Where nobody does all seem to: nothing follows such rows but another episode."""
@@ -151,10 +156,10 @@ def whole_joint_round(
     begins = np.repeat(batch.begins, num_agents, axis=1)
     acting = batch.acting | ~batch.acting.any(-1, keepdims=True)
     return (
-        torch.from_numpy(batch.observation).flatten(1, 2),
-        torch.from_numpy(memory[0]).flatten(0, 1),
-        torch.from_numpy(begins),
-        torch.from_numpy(acting).flatten(1, 2),
+        to_tensor(batch.observation, device).flatten(1, 2),
+        to_tensor(memory[0], device).flatten(0, 1),
+        to_tensor(begins, device),
+        to_tensor(acting, device).flatten(1, 2),
     )
 
 

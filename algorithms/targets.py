@@ -35,8 +35,8 @@ def explore(
     action: torch.Tensor, epsilon: float, num_actions: int, act_mask: torch.Tensor | None, generator: torch.Generator
 ) -> torch.Tensor:
     """Actions (B,) int64, each replaced by one of the legal ones at random with probability ``epsilon``."""
-    explores = torch.rand(len(action), generator=generator) < epsilon
-    lottery = torch.rand((len(action), num_actions), generator=generator)
+    explores = torch.rand(len(action), generator=generator).to(action.device) < epsilon
+    lottery = torch.rand((len(action), num_actions), generator=generator).to(action.device)
     if act_mask is not None:
         lottery.masked_fill_(~act_mask, -1.0)  # tickets are at least 0: an illegal one never wins
     return torch.where(explores, lottery.argmax(-1), action)

@@ -31,6 +31,7 @@ from malib_lite.algorithms.targets import (
 )
 from malib_lite.config import ConfigError, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, option
 from malib_lite.contracts.data import ReplaySpec
+from malib_lite.contracts.devices import to_tensor
 from malib_lite.contracts.joint import JointTrajectories, JointTransitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Metrics, TeamShape, Trainer
@@ -111,10 +112,11 @@ def q_values(
 
     ``observation`` (D, N, *obs), or numbers of rows (D,) of ``sequences``; acting (D, N) bool.
     """
+    seen = to_tensor(observation, acting.device)
     if sequences is None:
-        return of_acting(net.net, torch.from_numpy(observation), acting)
-    q = net(*whole_joint_round(sequences))  # (L + 1, B N, A)
-    q = q.view(-1, acting.shape[1], q.shape[-1])[torch.from_numpy(observation)]
+        return of_acting(net.net, seen, acting)
+    q = net(*whole_joint_round(sequences, acting.device))  # (L + 1, B N, A)
+    q = q.view(-1, acting.shape[1], q.shape[-1])[seen]
     return q.masked_fill(~acting.unsqueeze(-1), 0.0)
 
 
@@ -251,10 +253,10 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
 
     def compute_gradients(self, minibatch: Minibatch) -> tuple[Sequence[torch.Tensor], Metrics]:
         steps = minibatch.transitions
-        acting = torch.from_numpy(steps.acting)
+        acting = self.tensor(steps.acting)
         q_t = q_values(self.policy.q_net, steps.observation, acting, minibatch.sequences)
-        q_taken_t = taken_values(q_t, torch.from_numpy(steps.action), acting)
-        q_tot_t = self.policy.mixer(q_taken_t, torch.from_numpy(steps.state))
+        q_taken_t = taken_values(q_t, self.tensor(steps.action), acting)
+        q_tot_t = self.policy.mixer(q_taken_t, self.tensor(steps.state))
         loss = team_loss(q_tot_t, self._target(minibatch))
         metrics = {"loss": finite(loss, self.policy.algorithm), "q_tot_mean": q_tot_t.detach().mean().item()}
         return torch.autograd.grad(loss, self.trained), metrics
@@ -263,15 +265,15 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
     def _target(self, minibatch: Minibatch) -> torch.Tensor:
         """y_tot of equation 6, (B,) float32: the team's reward, and what its best next actions are worth."""
         steps, sequences = minibatch.transitions, minibatch.sequences
-        acting = torch.from_numpy(steps.next_acting)
-        mask = None if steps.next_action_mask is None else torch.from_numpy(steps.next_action_mask)
+        acting = self.tensor(steps.next_acting)
+        mask = None if steps.next_action_mask is None else self.tensor(steps.next_action_mask)
         q_online = q_target = q_values(self.target_q_net, steps.next_observation, acting, sequences)
         if self.config.double:
             q_online = q_values(self.policy.q_net, steps.next_observation, acting, sequences)
         q_greedy = greedy_values(q_online, q_target, mask, acting)
-        value_tp1 = self.target_mixer(q_greedy, torch.from_numpy(steps.next_state))
-        reward = torch.from_numpy(steps.reward).mean(-1)  # the team's, as JointTrajectories.team_reward has it
-        return td_target(reward, value_tp1, torch.from_numpy(steps.terminated), torch.from_numpy(steps.discount))
+        value_tp1 = self.target_mixer(q_greedy, self.tensor(steps.next_state))
+        reward = self.tensor(steps.reward).mean(-1)  # the team's, as JointTrajectories.team_reward has it
+        return td_target(reward, value_tp1, self.tensor(steps.terminated), self.tensor(steps.discount))
 
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
         c = self.config

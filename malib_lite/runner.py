@@ -221,6 +221,7 @@ def _actors(
             log_dir=folder.path / "logs",
             seed=scenario.seed,
             sync=scenario.training,
+            device=scenario.training.device,
             workers=of_learner,
         )
         share = len(rings) // max(1, len(of_learner))  # rollout workers that each gradient worker is fed by

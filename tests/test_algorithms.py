@@ -1,11 +1,14 @@
 """What every algorithm must do, and what each must learn where the answer is known exactly."""
 
+import contextlib
 import copy
+import dataclasses
 import importlib
 import importlib.metadata
 import pickle
 import re
 
+import far_device
 import numpy as np
 import pytest
 import torch
@@ -490,26 +493,78 @@ def test_what_is_refused_is_told_what_fits(observation_space, action_space):
         assert not any(re.search(rf"\b{other}\b", reason) for other in set(MODULES) - {name})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.xfail(reason="policies draw on the CPU, and trainers make their tensors there")
-@pytest.mark.parametrize("name", MODULES)
-def test_acts_and_learns_on_a_gpu(name):
-    """One decision and one update of a policy that was moved there; recorded arrays stay where they are."""
+# what else networks may be made of, with what is trained on it
+VARIANTS = [
+    pytest.param(name, GRID, actions, training, model, id=f"{name}-{'-'.join([*training, *model])}")
+    for name, actions, training, model in (
+        ("a2c", FORCES, {}, {"exploration": "state_dependent"}),
+        ("a2c", MOVES, {"n_step": 3, "optimiser": "adam"}, {"normalise_observations": True, "normalise_rewards": True}),
+        ("dqn", MOVES, {"priority_exponent": 0.6}, {"noisy": True, "dueling": True}),
+        ("mappo", MOVES, {}, {"agent_values": True, "normalise_values": True, "normalise_observations": True}),
+        ("mappo", FORCES, {}, {"normalise_rewards": True, "exploration": "state_dependent"}),
+        ("ppo", MOVES, {}, {"memory": "lstm", "normalise_observations": True, "normalise_rewards": True}),
+    )
+]
+ROUGHLY = {"rtol": 1e-2, "atol": 1e-2}  # a GPU sums in another order, and Adam makes much of small gradients' signs
+DEVICES = [
+    pytest.param("far", marks=pytest.mark.skipif(not far_device.AVAILABLE, reason="torch is too old for it")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("name", "observation_space", "action_space", "training", "model"),
+    [
+        pytest.param(*case.values, {}, {}, id=case.id)
+        for case in cases([*MODULES, *MEMORIES])
+        if case.values[1] is not CARDS
+    ]
+    + VARIANTS,
+)
+def test_acts_and_learns_on_a_device(name, observation_space, action_space, training, model, device):
+    """Decisions and updates of a policy that was moved there; recorded arrays stay where they are. What is random is
+    the same as on the CPU, so nothing but rounding tells where a policy has learnt."""
+    trainer_class = MODULES[plain(name)].ALGORITHM.trainer
+    if hasattr(trainer_class.config_class, "num_epochs"):
+        training = {**training, "num_epochs": 1}
     rng = np.random.default_rng(0)
-    for action_space in (MOVES, COMBINATIONS, FORCES):
-        if not fits(name, GRID, action_space):
-            continue
-        policy, _ = make(name, GRID, action_space)
-        trajectories, before = play(policy), policy.export_state()
-        policy.to("cuda")
-        observation, mask = tensor(observe(GRID, (7,), rng)), tensor(masks(action_space, (7,), rng))
-        output = policy.compute_action(observation.cuda(), None if mask is None else mask.cuda())
-        assert output.action.is_cuda and action_space.contains(output.action[0].cpu().numpy())
-        trainer = MODULES[name].ALGORITHM.trainer({}, policy, horizon=1000)
-        metrics = trainer.train(batch_for(trainer, trajectories))
-        assert all(np.isfinite(value) for value in metrics.values())
-        assert all(parameter.is_cuda for parameter in policy.parameters())
-        assert name == "random" or not same(policy.export_state(), before)
+    seen, legal = observe(observation_space, (7,), rng), masks(action_space, (7,), rng)
+    policy, trainer = make(name, observation_space, action_space, training, model)
+    before, batch = policy.export_state(), batch_for(trainer, play(policy, rows=6))
+    if "priority_exponent" in training:
+        batch = dataclasses.replace(batch, sampling_ratio=np.linspace(0.5, 2, batch.num_samples, dtype=np.float32))
+
+    def on(device):
+        policy = make(name, observation_space, action_space, training, model)[0].to(device)
+        trainer = trainer_class(training, policy, horizon=1000)
+        trainer.train(batch)
+        trainer.load_state_dict(trainer.state_dict())
+        metrics = trainer.train(batch)
+        shown = tensor(seen).to(device), None if legal is None else tensor(legal).to(device)
+        memory = torch.zeros(7, policy.memory_size).to(device) if policy.memory_size else None
+        actions = [policy.compute_action(*shown, evaluate, memory).action for evaluate in (False, True)]
+        assert all(part.device.type == device for part in (*policy.parameters(), *actions))
+        return policy.export_state(), metrics, [action.detach().cpu() for action in actions]
+
+    with far_device.FarDevice() if device == "far" else contextlib.nullcontext():
+        there = on(device)
+    assert name == "random" or not same(there[0], before)
+    torch.testing.assert_close(there, on("cpu"), **({"rtol": 1e-4, "atol": 1e-5} if device == "far" else ROUGHLY))
+
+
+@pytest.mark.skipif(not far_device.AVAILABLE, reason="torch is too old for it")
+def test_the_far_device_refuses_what_a_gpu_refuses():
+    near = torch.ones(2, 3)
+    with far_device.FarDevice():
+        far = near.to("far")
+        for mix in (lambda: far + near, lambda: far @ near.T, lambda: torch.cat([far, near]), lambda: far[near > 0]):
+            with pytest.raises(RuntimeError, match="on the CPU"):
+                mix()
+        with pytest.raises((RuntimeError, TypeError), match="numpy"):
+            far.numpy()
+        assert (far + torch.tensor(1.0)).device.type == torch.zeros(1, device="far").device.type == "far"
+        assert far.cpu().numpy().tolist() == near.tolist()
 
 
 # -- schedules ---------------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ class AgentInterface(ABC):
         policy = spec.policy.make(derive_int(spec.seed, "policy", spec.runtime_id, policy_id))
         if parent is not None:
             policy.import_state(spec.members.load(Member.parse(parent).digest))
+        policy.to(spec.device)  # before the trainer copies networks and lists parameters
         seed = derive_int(spec.seed, "trainer", spec.runtime_id, policy_id)
         trainer = spec.trainer_class(spec.trainer_config, policy, seed, horizon)
         self._policies[policy_id] = policy

@@ -216,7 +216,9 @@ class Conductor:
                 continue
             gradients = [self._gradients.pop(key) for key in aggregate.contributions]
             mean = weighted_mean([g.row for g in gradients], [g.num_samples for g in gradients])
-            self._means.add(self._trainer.apply_gradients(unflatten(mean, self._trainer.parameters())))
+            self._means.add(
+                self._trainer.apply_gradients(unflatten(mean.to(self._trainer.device), self._trainer.parameters()))
+            )
             for gradient in gradients:
                 self._means.add({"gradient_lag": float(self._version - gradient.version)})
             self.applied += len(gradients)

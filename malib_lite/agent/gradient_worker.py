@@ -149,7 +149,7 @@ class GradientWorker:
                 self._client.forget(learner.runtime_id, name)
         self._policy_id = policy_id
         who = (learner.runtime_id, policy_id, number)
-        policy = learner.policy.make(derive_int(learner.seed, "replica", *who))
+        policy = learner.policy.make(derive_int(learner.seed, "replica", *who)).to(learner.device)
         self._trainer = learner.trainer_class(
             learner.trainer_config, policy, derive_int(learner.seed, "replica trainer", *who), horizon
         )

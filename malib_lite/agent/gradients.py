@@ -49,7 +49,7 @@ def record_layout(trainer: Trainer[Any, Any]) -> SlotLayout:
 def flatten(gradients: Sequence[torch.Tensor], row: np.ndarray) -> None:
     """Write gradients into a row of numbers (P,) float32."""
     if gradients:
-        np.copyto(row, torch.cat([gradient.flatten() for gradient in gradients]).numpy())
+        np.copyto(row, torch.cat([gradient.flatten() for gradient in gradients]).cpu().numpy())
 
 
 def unflatten(row: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

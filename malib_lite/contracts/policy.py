@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -28,7 +29,7 @@ class Policy(nn.Module):
 
     The sampler's loop::
 
-        policy.seed(7)                                   # its own random stream, never torch's global one
+        policy.seed(7)                                   # its own random stream on the CPU, never torch's global one
         policy.load_state_dict(parameters)               # normalisers and exploration rates come along as buffers
         output = policy.compute_action(observation, act_mask, evaluate=False)
         record(output.action, **output.extras)
@@ -53,6 +54,11 @@ class Policy(nn.Module):
         self.model_config = dict(model_config or {})
         self.custom_config = dict(custom_config or {})
         self.generator = torch.Generator()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and with them what is computed."""
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     @classmethod
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:

@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from malib_lite.config import build
 from malib_lite.contracts.data import OnPolicySpec, ReplaySpec
+from malib_lite.contracts.devices import to_tensor
 from malib_lite.contracts.policy import Policy
 
 BatchT = TypeVar("BatchT")  # what the store gives: Trajectories or Transitions
@@ -52,12 +54,13 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         """
         Args:
             training_config: an object of ``config_class``, or a mapping of its fields.
-            policy_instance: the policy that is trained in place.
-            seed: of the trainer's own random stream (shuffling and the like).
+            policy_instance: the policy that is trained in place, on the device where it is.
+            seed: of the trainer's own random stream (shuffling and the like), which is on the CPU.
             horizon: environment steps that schedules span; the config's ``total_timesteps`` comes first if it is set.
         """
         self.config = build(self.config_class, training_config, "trainer")
         self.policy = policy_instance
+        self.device = policy_instance.device
         self.generator = torch.Generator().manual_seed(seed)
         self.horizon = getattr(self.config, "total_timesteps", None) or horizon
         self.num_steps = 0  # environment steps so far
@@ -84,6 +87,10 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
     @abstractmethod
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
         """Clip, step the optimiser, count the update, follow with target networks."""
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """``array`` as a tensor where the policy is."""
+        return to_tensor(array, self.device)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """What is trained."""

@@ -64,7 +64,7 @@ class MaskedCategorical(Distribution):
         keeps it below the total: an illegal action cannot be drawn.
         """
         cumulative = self.probs.cumsum(-1)  # (B, A)
-        uniform = torch.rand((len(cumulative), 1), generator=generator)  # in [0, 1)
+        uniform = torch.rand((len(cumulative), 1), generator=generator).to(cumulative.device)  # in [0, 1)
         return (cumulative <= uniform * cumulative[:, -1:]).sum(-1)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ class DiagGaussian(Independent):
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """One action for each row, (B, *action) float32."""
         mean, std = self.base_dist.loc, self.base_dist.scale
-        return mean + std * torch.randn(mean.shape, generator=generator)
+        return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
 
 
 class SquashedGaussian(Distribution):
@@ -166,7 +166,8 @@ class SquashedGaussian(Distribution):
 
     def draw_with_log_prob(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`rsample_with_log_prob` of standard normal noise from ``generator``."""
-        return self.rsample_with_log_prob(torch.randn(self.gaussian.mean.shape, generator=generator))
+        mean = self.gaussian.mean
+        return self.rsample_with_log_prob(torch.randn(mean.shape, generator=generator).to(mean.device))
 
     def rsample_with_log_prob(self, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Actions (B, *action) as a function of noise (B, *action), and their log-probability (B,).
@@ -346,7 +347,7 @@ class StateDependentHead(_BoxHead):
     def _noise(self, z: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """eps(s), (B, *action) in the action's own units."""
         if len(self._theta) != len(z) or self._draws == self.noise_interval:
-            self._theta = torch.randn((len(z), *self.log_std.shape), generator=generator)
+            self._theta = torch.randn((len(z), *self.log_std.shape), generator=generator).to(z.device)
             self._draws = 0
         self._draws += 1
         noise = torch.einsum("bf,bfe->be", z, self._theta * self.log_std.exp())

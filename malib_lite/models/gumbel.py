@@ -28,7 +28,7 @@ def gumbel_softmax(
     Returns:
         (B, A) float32.
     """
-    noise = -torch.empty_like(logits).exponential_(generator=generator).log()
+    noise = -torch.empty_like(logits, device="cpu").exponential_(generator=generator).log().to(logits.device)
     noisy = logits + noise
     if mask is not None:
         noisy = noisy.masked_fill(~mask, ILLEGAL_LOGIT)

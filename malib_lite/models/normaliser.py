@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from malib_lite.contracts.devices import to_tensor
+
 
 class RunningNormaliser(nn.Module):
     """Values (B, *shape) to mean 0 and deviation 1, by the statistics of all values that it was updated with.
@@ -37,7 +39,7 @@ class RunningNormaliser(nn.Module):
         """
         if not len(values):
             return
-        new = torch.from_numpy(values).double()
+        new = to_tensor(values, self.mean.device).double()
         if not new.isfinite().all():
             raise FloatingPointError(
                 "the values to be normalised are not finite: look for NaN or infinity in observations and rewards"
@@ -55,7 +57,7 @@ class RunningNormaliser(nn.Module):
 
     def rescale(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape that fits in units of the deviation, float32; their mean and sign stay."""
-        return (values / self._deviation().numpy()).astype(np.float32)
+        return (values / self._deviation().cpu().numpy()).astype(np.float32)
 
     def _deviation(self) -> torch.Tensor:
         return (self.var + 1e-8).sqrt()  # constant entries are not divided by zero

@@ -79,7 +79,7 @@ class Memory(nn.Module, Generic[ConfigT]):
             return observation
         if acting is not None:
             rows = acting.view(*acting.shape, *(1,) * (observation.ndim - 2))
-            observation = torch.where(rows, observation, torch.zeros((), dtype=observation.dtype))
+            observation = torch.where(rows, observation, observation.new_zeros(()))
         features = self.encoder(observation.flatten(0, 1)).view(*observation.shape[:2], -1)
         return self.core(features, hidden_state, begins, acting)[0]
 

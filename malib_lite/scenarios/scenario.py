@@ -16,6 +16,7 @@ from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.agent.team_agent import TeamAgent
 from malib_lite.config import ConfigError, build, config, option, suggest, to_dict
+from malib_lite.contracts.devices import known_devices
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import Creator, describe_environment
 from malib_lite.models.actions import array_action_space
@@ -41,8 +42,13 @@ class TrainingConfig(SyncConfig):
     """The ``training_config`` of MALib's documents."""
 
     type: AgentClass | None = option(None, "the kind of agent interface; None: the one that the algorithm needs")
+    device: str = option("cpu", "where policies learn: cpu, cuda (the first GPU), cuda:1; they play on the CPU")
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu" and self.device not in known_devices():
+            raise ValueError(f"'training.device' = '{self.device}': this machine has {', '.join(known_devices())}")
 
 
 class Scenario(ABC):
@@ -185,7 +191,10 @@ class Scenario(ABC):
             "rollout": to_dict(self.rollout),
             "trainer": _one_or_all(trainers),
             "model": _one_or_all(models),
-            "training": {field.name: getattr(self.training, field.name) for field in dataclasses.fields(SyncConfig)},
+            "training": {
+                **{field.name: getattr(self.training, field.name) for field in dataclasses.fields(SyncConfig)},
+                "device": self.training.device,
+            },
             "stopping": to_dict(self.stopping),
         }
 
