@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import far_device
 import pytest
 from conftest import run_folders
 from fakes import CrashingEnv, SlowEnv
 
+from malib_lite.agent.agent_interface import AgentInterface
 from malib_lite.contracts.environment import describe
 from malib_lite.runner import run
 from malib_lite.runtime.actors import ActorSpec, Call, Deadlock, SerialRuntime
@@ -64,6 +66,36 @@ def test_serial_and_one_worker_process_agree_to_the_bit(tmp_path, settings):
         sorted(path.name for path in (tmp_path / name).rglob("*.safetensors")) for name in ("serial", "processes")
     ]
     assert policies[0] == policies[1] and policies[0], "parameters differ"
+
+
+@pytest.mark.skipif(not far_device.AVAILABLE, reason="torch is too old for it")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({**MDP, "algorithm": "a2c", "steps": 200}, id="learner"),
+        pytest.param({**MDP, "algorithm": "ppo", "steps": 200, "learners": 2}, id="gradient workers"),
+        pytest.param(
+            {**PSRO, "algorithm": "dqn", "steps": 1100, "trainer": {"updates_per_step": 0.01}},
+            id="population",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_learners_may_be_on_another_device_than_play(tmp_path, monkeypatch, settings):
+    """With a device whose arithmetic is the CPU's, everything is as on the CPU."""
+    monkeypatch.setattr("malib_lite.scenarios.scenario.known_devices", lambda: ["cpu", "far"])
+    there, made = [], AgentInterface.add_policy
+
+    def add_policy(self, policy_id, *args, **kwargs):
+        result = yield from made(self, policy_id, *args, **kwargs)
+        there.append(self._policies[policy_id].device.type)
+        return result
+
+    monkeypatch.setattr(AgentInterface, "add_policy", add_policy)
+    with far_device.FarDevice():
+        summary, far = train(tmp_path / "far", **settings, workers=0, training={"device": "far"})
+    assert set(there) == {"far"} and summary["updates"] > 0
+    assert far == train(tmp_path / "near", **settings, workers=0)[1]
 
 
 def test_two_workers_repeat_and_the_seed_matters(tmp_path):

@@ -8,10 +8,22 @@ import yaml
 
 from malib_lite import registry
 from malib_lite.config import ConfigError
+from malib_lite.contracts.devices import known_devices
+from malib_lite.scenarios.scenario import TrainingConfig
 from malib_lite.train import TrainConfig, _merge, _parse, build, main, make_scenario
 
 CARTPOLE = ["marl", "--env", "gym/CartPole-v1"]
 KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
+
+
+def test_gpus_are_known_by_their_numbers(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert known_devices() == ["cpu", "cuda", "cuda:0", "cuda:1"]
+    assert build(TrainingConfig, {"device": "cuda:1"}).device == "cuda:1"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"'training.device' = 'cuda': what there is here: cpu$"):
+        build(TrainingConfig, {"device": "cuda"}, "training")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +48,8 @@ KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
         ([*CARTPOLE, "--trainer.learning_rate", "fast"], ["trainer.learning_rate", "fast"]),
         ([*CARTPOLE, "--trainer.discount", "1.5"], ["trainer.discount", "1.5"]),
         ([*CARTPOLE, "--model.activation", "tnah"], ["model.activation", "tanh"]),
+        ([*CARTPOLE, "--training.device", "gpu"], ["training.device", "gpu", "cpu"]),
+        ([*CARTPOLE, "--training.device", "cuda:99"], ["training.device", "cuda:99", "cpu"]),
         ([*CARTPOLE, "--rollout.inference_server", "ray"], ["ray", "local"]),
         ([*CARTPOLE, "--iterations", "3"], ["iterations", "psro"]),
         ([*CARTPOLE, "--steps", "5", "--trainer.total_timesteps", "6"], ["steps", "trainer.total_timesteps"]),

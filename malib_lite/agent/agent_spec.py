@@ -41,5 +41,5 @@ class AgentSpec:
     log_dir: Path
     seed: int
     sync: SyncConfig
-    device: str  # where policies learn; they play on the CPU
     workers: Sequence[WorkerLink] = ()  # the gradient workers, in their order; none where the learner learns itself
+    device: str = "cpu"  # where policies learn; they play on the CPU

@@ -48,7 +48,7 @@ class TrainingConfig(SyncConfig):
 
     def __post_init__(self) -> None:
         if self.device != "cpu" and self.device not in known_devices():
-            raise ValueError(f"'training.device' = '{self.device}': this machine has {', '.join(known_devices())}")
+            raise ValueError(f"'training.device' = '{self.device}': what there is here: {', '.join(known_devices())}")
 
 
 class Scenario(ABC):
