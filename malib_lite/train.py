@@ -73,6 +73,7 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
 _OUTER = ("psro", "self_play")  # scenarios with an outer loop, and the sections of its configuration
+_IN_PYTHON = ("training.type", "training.trainer_config", "training.custom_config")  # not for the command line
 _SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER)
 
 
@@ -301,21 +302,22 @@ def _list(family: str) -> None:
 def _help_config(settings: TrainConfig) -> None:
     from malib_lite import registry
     from malib_lite.rollout.config import RolloutConfig
+    from malib_lite.scenarios.scenario import TrainingConfig
     from malib_lite.scenarios.stopping import RolloutStop, TrainingStop
 
     policy, trainer = registry.load(
         registry.ALGORITHMS, settings.algorithm or DEFAULT_ALGORITHM.get(settings.scenario, "dqn"), "algorithm"
     )
     classes = {
-        "": TrainConfig, "rollout": RolloutConfig, "trainer": trainer.config_class, "model": policy.model_class,
-        "stopping.training": TrainingStop, "stopping.rollout": RolloutStop,
+        "": TrainConfig, "rollout": RolloutConfig, "training": TrainingConfig, "trainer": trainer.config_class,
+        "model": policy.model_class, "stopping.training": TrainingStop, "stopping.rollout": RolloutStop,
     }  # fmt: skip
     outer = registry.resolve(SCENARIOS[settings.scenario]).outer_config if settings.scenario in SCENARIOS else None
     if outer is not None:
         classes[settings.scenario] = outer
     for path, cls in classes.items():
         for name, _, default, text in describe(cls, path):
-            if name not in _SECTIONS:
+            if name not in (*_SECTIONS, *_IN_PYTHON):
                 print(f"--{name:38} {text} (default: {default})")
 
 

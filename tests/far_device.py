@@ -1,8 +1,9 @@
 """A device that is not there, to see whether code keeps its tensors together: "far", wherever torch takes a device.
 
 A tensor on it keeps one of the CPU inside, which does the work, so the numbers are the CPU's. What a GPU would refuse
-is refused: tensors of both in one operation, but for single numbers of the CPU and copies from one to the other; and
-``numpy()``. Stricter than a GPU in one thing: an index has to be on the device, too.
+is refused: tensors of both in one operation, but for single numbers of the CPU and copies from one to the other;
+draws from a random stream of the CPU; and ``numpy()``. Stricter than a GPU in one thing: an index has to be on the
+device, too.
 
 torch knows the device for the rest of the process, but it can be used within :class:`FarDevice` alone.
 """
@@ -78,7 +79,8 @@ class FarDevice(TorchDispatchMode):
 
 def run(operation, args, kwargs):
     """Have the CPU do an operation, and put the result where it belongs."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    leaves = tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     far = [tensor for tensor in tensors if isinstance(tensor, FarTensor)]
     alien = [tuple(tensor.shape) for tensor in tensors if not isinstance(tensor, FarTensor) and tensor.ndim]
     if far and alien and operation not in COPIES:
@@ -87,6 +89,8 @@ def run(operation, args, kwargs):
     is_far = bool(far) if device is None else torch.device(device).type == "far"
     if operation is torch.ops.aten.copy_.default:
         is_far = isinstance(args[0], FarTensor)
+    if is_far and any(isinstance(leaf, torch.Generator) for leaf in leaves):
+        raise RuntimeError(f"{operation}: the generator is on the CPU, the result is not")
     near_args, near_kwargs = tree_map_only(FarTensor, lambda tensor: tensor.near, (args, kwargs))
     result = operation(*near_args, **near_kwargs if device is None else {**near_kwargs, "device": "cpu"})
     if not is_far:

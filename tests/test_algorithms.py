@@ -543,9 +543,12 @@ def test_acts_and_learns_on_a_device(name, observation_space, action_space, trai
         metrics = trainer.train(batch)
         shown = tensor(seen).to(device), None if legal is None else tensor(legal).to(device)
         memory = torch.zeros(7, policy.memory_size).to(device) if policy.memory_size else None
-        actions = [policy.compute_action(*shown, evaluate, memory).action for evaluate in (False, True)]
-        assert all(part.device.type == device for part in (*policy.parameters(), *actions))
-        return policy.export_state(), metrics, [action.detach().cpu() for action in actions]
+        outputs = [policy.compute_action(shown[0], mask, mask is None, memory) for mask in (shown[1], None)]
+        told = [part for output in outputs for part in (output.action, output.log_prob) if part is not None]
+        with contextlib.suppress(NotImplementedError):
+            told.append(policy.action_probs(*shown))
+        assert all(part.device.type == device for part in (*policy.parameters(), *told))
+        return policy.export_state(), metrics, [part.detach().cpu() for part in told]
 
     with far_device.FarDevice() if device == "far" else contextlib.nullcontext():
         there = on(device)
@@ -563,6 +566,8 @@ def test_the_far_device_refuses_what_a_gpu_refuses():
                 mix()
         with pytest.raises((RuntimeError, TypeError), match="numpy"):
             far.numpy()
+        with pytest.raises(RuntimeError, match="generator"):
+            far.exponential_(generator=torch.Generator())
         assert (far + torch.tensor(1.0)).device.type == torch.zeros(1, device="far").device.type == "far"
         assert far.cpu().numpy().tolist() == near.tolist()
 
