@@ -245,7 +245,7 @@ def test_replayed_values_are_those_that_chose(algorithm, kind, length, cut_off):
                 assert (q.argmax(-1)[acting] == torch.from_numpy(steps.action)[acting]).all()
                 assert (q[~acting] == 0).all()
             else:
-                q = outputs(policy.q_net, steps.observation, minibatch.sequences)
+                q = outputs(policy.q_net, steps.observation, minibatch.sequences, trainer.device)
                 assert (q.argmax(-1) == torch.from_numpy(steps.action)).all()
             played |= set(steps.action[steps.acting if team else ...].flatten().tolist())
     assert played == {0, 1}
@@ -256,7 +256,7 @@ def test_values_of_a_round_are_those_of_acting():
     policy, trainer = make(a2c, "gru")
     (batch,) = play(policy, 1, 11, cut=True)
     arrays = next(trainer.minibatches(batch))
-    sequences = Sequences(batch, len(batch.valid))
+    sequences = Sequences(batch, len(batch.valid), trainer.device)
     seen = sequences.seen(torch.arange(sequences.count))
     assert torch.equal(seen.observation, arrays.seen.observation)
     with torch.no_grad():
