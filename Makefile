@@ -31,6 +31,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/parameters.py
 	$(BIN)/python benchmarks/cartpole_ppo.py
 	$(BIN)/python benchmarks/compiled_games.py
+	$(BIN)/python benchmarks/psro_exact.py
 	$(BIN)/python benchmarks/rollout.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml

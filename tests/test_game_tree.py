@@ -8,11 +8,9 @@ import pyspiel
 import pytest
 from open_spiel.python.algorithms import expected_game_score, exploitability, policy_aggregator
 from open_spiel.python.policy import TabularPolicy
-from scipy.optimize import linprog
-from scipy.sparse import coo_matrix, hstack
 
-from malib_lite.contracts.exact import ExactGame
-from malib_lite.envs.open_spiel import OpenSpielEnv, exact
+from malib_lite.config import ConfigError
+from malib_lite.envs.open_spiel import OpenSpielEnv
 from malib_lite.envs.open_spiel.exact import SequenceFormGame
 from malib_lite.envs.open_spiel.game_tree import BUDGET, CHANCE, TERMINAL, GameTree, _Expansion, expand_game
 from malib_lite.envs.open_spiel.games import load_game
@@ -196,24 +194,18 @@ def test_best_responses_earn_their_value(env_id):
         for other, mixture in enumerate(mixtures):
             payoffs = np.tensordot(mixture if other != player else np.ones(1), payoffs, axes=1)
         assert payoffs == pytest.approx(value, abs=1e-12)
-    # gains() takes a short cut; the contract's own way round is the definition.
-    np.testing.assert_allclose(game.gains(pools, mixtures), ExactGame.gains(game, pools, mixtures), atol=1e-12)
+    # gains() mixes plans; by the whole table of payoffs it is the same.
+    values = game.payoffs(pools)
+    for mixture in mixtures:
+        values = np.tensordot(values, mixture, axes=([1], [0]))
+    best = [game.best_response(agent, pools, mixtures)[0] for agent in game.agents]
+    np.testing.assert_allclose(game.gains(pools, mixtures), best - values, atol=1e-12)
 
 
 def test_ties_go_to_the_lowest_action():
     game = make("matrix_rps")
     _, policy = game.best_response("player_0", uniform(game), alone(game))
     assert policy.tolist() == [[1, 0, 0]]
-
-
-def test_large_pools_are_worked_off_in_blocks(monkeypatch):
-    for env_id in ("leduc_poker", "kuhn_poker(players=3)"):
-        game = make(env_id)
-        pools = random_pools(game, range(3, 3 + len(game.agents)), seed=5)
-        whole = game.payoffs(pools)
-        monkeypatch.setattr(exact, "_BLOCK_BYTES", 3000)
-        np.testing.assert_allclose(game.payoffs(pools), whole, atol=1e-12)
-        monkeypatch.undo()
 
 
 def test_single_precision_is_good_enough():
@@ -240,129 +232,93 @@ def test_what_is_no_policy_is_refused():
         game.payoffs(pools[:1])
 
 
-# -- populations -----------------------------------------------------------------------------------------------------
-
-
-def solve_zero_sum(matrix):
-    """Equilibrium mixture of the row player who receives ``matrix``, and its value."""
-    rows, columns = matrix.shape
-    result = linprog(
-        c=[*np.zeros(rows), -1.0],
-        A_ub=np.hstack([-matrix.T, np.ones((columns, 1))]),
-        b_ub=np.zeros(columns),
-        A_eq=[[*np.ones(rows), 0.0]],
-        b_eq=[1.0],
-        bounds=[*[(0, None)] * rows, (None, None)],
-    )
-    mixture = np.maximum(result.x[:rows], 0)
-    return mixture / mixture.sum(), result.x[rows]
-
-
-def respond(game, pools, mixtures):
-    """The pools with a best response to the mixtures appended to each."""
-    responses = [game.best_response(agent, pools, mixtures)[1] for agent in game.agents]
-    return [np.concatenate([pool, new[None]]) for pool, new in zip(pools, responses, strict=True)]
-
-
-def flows(own):
-    """E and e of a player's plans x: E x = e, the empty sequence weighs 1 and every other what is played after it."""
-    infosets = np.arange(len(own.legal))
-    infoset, action = np.nonzero(own.legal)
-    rows = np.r_[0, 1 + infosets, 1 + infoset]
-    columns = np.r_[own.count - 1, own.parent, infoset * own.legal.shape[1] + action]
-    entries = np.r_[1.0, -np.ones(len(infosets)), np.ones(len(infoset))]
-    return coo_matrix((entries, (rows, columns)), (1 + len(infosets), own.count)), np.eye(1 + len(infosets))[0]
-
-
-def solve_sequence_form(game):
-    """An equilibrium of a game of two, one (I, A) table for each player, and its value, by linear programs.
-
-    Koller, Megiddo and von Stengel 1996: the player chooses a plan x and for each information set of the other what is
-    to be had there at most, q, so that no sequence of the other is worth more. What the root is worth is the value.
-    """
-    sequences, tables, values = game._sequences, [], []
-    payoff = coo_matrix((game._weight[0], [own.leaf for own in sequences]), [own.count for own in sequences])
-    for own, other, gain in ((*sequences, payoff), (*sequences[::-1], -payoff.T)):
-        (of_own, start), (of_other, root) = flows(own), flows(other)
-        exists = np.append(other.legal.ravel(), True)
-        result = linprog(
-            c=np.r_[np.zeros(own.count), -root],
-            A_ub=hstack([-gain.T, of_other.T]).tocsr()[exists],
-            b_ub=np.zeros(exists.sum()),
-            A_eq=hstack([of_own, coo_matrix((len(start), len(root)))]),
-            b_eq=start,
-            bounds=[(0, None)] * own.count + [(None, None)] * len(root),
-        )
-        plan = np.maximum(result.x[: own.count], 0)
-        weight, before = plan[:-1].reshape(own.legal.shape) * own.legal, plan[own.parent, None]
-        anything = own.legal / own.legal.sum(axis=1, keepdims=True)  # at information sets that never come
-        table = np.where(before > 1e-9, weight / np.maximum(before, 1e-9), anything)
-        tables.append((table / table.sum(axis=1, keepdims=True))[None])
-        values.append(-result.fun)
-    assert values[0] == pytest.approx(-values[1], abs=1e-9)
-    return tables, values[0]
+# -- equilibria ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "env_id, value", [("kuhn_poker", -1 / 18), ("leduc_poker", -0.085606424078), (GOOFSPIEL_4, 0.0)]
 )
 def test_values_of_the_games(env_id, value):
-    """Equilibria found elsewhere have no NashConv here, and the payoff that is published; uniform play has neither."""
+    """Equilibria of the whole games have no NashConv and the payoff that is published; uniform play has neither."""
     game = make(env_id)
-    tables, solved = solve_sequence_form(game)
-    assert solved == pytest.approx(value, abs=1e-9)
-    assert game.payoffs(tables).ravel() == pytest.approx([value, -value], abs=1e-8)
-    assert game.nash_conv(tables, alone(game)) == pytest.approx(0.0, abs=1e-8)
+    tables = restricted(game, [game.information_sets(agent)[1] for agent in game.agents])
+    assert game.payoffs(tables).ravel() == pytest.approx([value, -value], abs=1e-9)
+    assert game.nash_conv(tables, alone(game)) == pytest.approx(0.0, abs=1e-9)
     assert game.nash_conv(uniform(game), alone(game)) > 0.9
 
 
-def test_double_oracle_solves_rock_paper_scissors():
-    """In three iterations from rock alone: paper beats it, scissors beat paper, and then nothing is left."""
-    game = make("matrix_rps")
-    pools, trace = [np.eye(3)[:1, None]] * 2, []
-    while not trace or trace[-1] > 1e-6:
-        matrix = game.payoffs(pools)[0]
-        mixtures = [solve_zero_sum(matrix)[0], solve_zero_sum(-matrix.T)[0]]
-        trace.append(game.nash_conv(pools, mixtures))
-        pools = respond(game, pools, mixtures) if trace[-1] > 1e-6 else pools
-    assert trace == pytest.approx([2.0, 2.0, 0.0])
-    for mixture in mixtures:
-        np.testing.assert_allclose(mixture, 1 / 3, atol=1e-6)
+def restricted(game, allowed):
+    return [table[None] for table in game.restricted_equilibrium(allowed)]
 
 
-@pytest.mark.parametrize("start", [uniform, first_legal])
-def test_double_oracle_solves_kuhn(start):
+def test_restricted_equilibria():
+    """Nobody gains by what is allowed: best responses within the restricted game are those to the same policies."""
+    game, rng = make("leduc_poker"), np.random.default_rng(6)
+    legal = [game.information_sets(agent)[1] for agent in game.agents]
+    first = [table[0] > 0 for table in first_legal(game)]
+    allowed = [first[0], (rng.random(legal[1].shape) < 0.5) & legal[1] | first[1]]
+    tables = restricted(game, allowed)
+    for table, mask in zip(tables, allowed, strict=True):
+        assert not table[0][~mask].any() and np.allclose(table[0].sum(axis=1), 1.0)
+    assert np.array_equal(tables[0][0], first[0])  # nothing else was left to it
+    # The other's equilibrium is a best response to that, among 300 deterministic policies that it may play.
+    weight = rng.random((300, *legal[1].shape)) * allowed[1]
+    others = np.eye(legal[1].shape[1])[weight.argmax(axis=2)]
+    value = game.payoffs(tables)[1, 0, 0]
+    assert game.payoffs([tables[0], others])[1].max() <= value + 1e-9
+    # With all actions allowed to one of them, its equilibrium is an unrestricted best response.
+    tables = restricted(game, [legal[0], allowed[1]])
+    best, _ = game.best_response("player_0", tables, alone(game))
+    assert game.payoffs(tables)[0, 0, 0] == pytest.approx(best, abs=1e-9)
+    assert game.nash_conv(tables, alone(game)) > 0.1  # the other one, though, would like to do more
+
+
+def test_what_is_no_restricted_game_is_refused():
     game = make("kuhn_poker")
-    pools, trace = start(game), []
-    for _ in range(12):
-        matrix = game.payoffs(pools)[0]
-        (row, value), (column, _) = solve_zero_sum(matrix), solve_zero_sum(-matrix.T)
-        trace.append(game.nash_conv(pools, [row, column]))
-        if trace[-1] < 1e-6:
-            break
-        pools = respond(game, pools, [row, column])
-    assert trace[-1] < 1e-6, trace
-    assert len(trace) > 3  # it must have had something to do
-    assert value == pytest.approx(-1 / 18, abs=1e-8)
+    nothing = [np.zeros((6, 2), bool)] * 2
+    with pytest.raises(ValueError, match="allowed"):
+        game.restricted_equilibrium(nothing)
+    with pytest.raises(ValueError, match="2 agents"):
+        game.restricted_equilibrium(nothing[:1])
+    for env_id in ("kuhn_poker(players=3)", "tiny_hanabi"):
+        other = make(env_id)
+        with pytest.raises(ConfigError, match="zero-sum"):
+            other.restricted_equilibrium([other.information_sets(agent)[1] for agent in other.agents])
 
 
-def test_naive_self_play_does_not_solve_kuhn():
-    """Best responses to the last policy cycle: what passes the double oracle's test must not pass by itself."""
-    game = make("kuhn_poker")
-    pools, trace = uniform(game), []
-    for _ in range(60):
-        pools = [pool[-1:] for pool in pools]
-        trace.append(game.nash_conv(pools, alone(game)))
-        pools = respond(game, pools, alone(game))
-    assert min(trace) > 0.3
+# -- plans -----------------------------------------------------------------------------------------------------------
 
 
-def test_fictitious_play_approaches_an_equilibrium_of_kuhn():
-    game = make("kuhn_poker")
-    pools = uniform(game)
-    for _ in range(50):
-        pools = respond(game, pools, [np.full(len(pool), 1 / len(pool)) for pool in pools])
-    assert game.nash_conv(pools, [np.full(len(pool), 1 / len(pool)) for pool in pools]) < 0.07
+@pytest.mark.parametrize("env_id", ["kuhn_poker", "leduc_poker", "kuhn_poker(players=3)", GOOFSPIEL_3, "tiny_hanabi"])
+@pytest.mark.parametrize("greedy", [False, True])
+def test_one_policy_is_worth_what_a_mixture_is_worth(env_id, greedy):
+    """Whatever the others play; a policy that mixes probabilities regardless of which member gets where is not."""
+    game = make(env_id)
+    pools = random_pools(game, [4] * len(game.agents), seed=7, greedy=greedy)
+    mixture = np.array([0.5, 0.3, 0.0, 0.2])
+    differs = False
+    for player, agent in enumerate(game.agents):
+        plans = game.plans(agent, pools[player])
+        one = game.behaviour(agent, mixture @ plans)
+        mask = game.information_sets(agent)[1]
+        np.testing.assert_allclose(one.sum(axis=1), 1.0, atol=1e-12)
+        assert not one[~mask].any()
+        np.testing.assert_allclose(game.plans(agent, one[None])[0], mixture @ plans, atol=1e-12)
+        mixed = np.tensordot(mixture, game.payoffs(pools), axes=([0], [1 + player]))
+        alone_it = game.payoffs([*pools[:player], one[None], *pools[player + 1 :]])
+        np.testing.assert_allclose(np.take(alone_it, 0, 1 + player), mixed, atol=1e-12)
+        naive = np.tensordot(mixture, pools[player], axes=1)[None]
+        worth = np.take(game.payoffs([*pools[:player], naive, *pools[player + 1 :]]), 0, 1 + player)
+        differs |= not np.allclose(worth, mixed, atol=1e-3)
+    assert differs == (env_id not in ("tiny_hanabi",))  # everybody moves once there
+
+
+def test_where_a_policy_never_goes_all_legal_actions_are_alike():
+    game, tree = make("kuhn_poker"), expand_game("kuhn_poker")
+    bets = np.tile([0.0, 1.0], (6, 1))
+    one = game.behaviour("player_0", game.plans("player_0", bets[None])[0])
+    for key, infoset in tree.keys[0].items():
+        assert one[infoset].tolist() == ([0.5, 0.5] if key.endswith("pb") else [0.0, 1.0])
 
 
 # -- trees -----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,23 @@ def test_every_entry_is_asked_for_once_and_set_once():
         payoffs.record((0, 1), [np.nan, 0.0])
 
 
+def test_exact_payoffs_fill_what_is_missing():
+    payoffs = PayoffManager(["a", "b"])
+    payoffs.expand([2, 2])
+    payoffs.record((1, 0), [3.0, -3.0], [0.1, 0.2])
+    table = np.arange(8.0).reshape(2, 2, 2)
+    payoffs.record_exact(table)
+    table[:, 1, 0] = [3.0, -3.0]  # known before, and kept
+    assert payoffs.missing() == [] and np.array_equal(payoffs.table(), table)
+    assert payoffs.errors[:, 1, 0].tolist() == [0.1, 0.2] and payoffs.errors.sum() == pytest.approx(0.3)
+    payoffs.expand([2, 3])
+    with pytest.raises(ValueError, match="shape"):
+        payoffs.record_exact(table)
+    with pytest.raises(ValueError, match="finite"):
+        payoffs.record_exact(np.full((2, 2, 3), np.nan))
+    assert payoffs.missing() == [(0, 2), (1, 2)]
+
+
 def test_nearly_zero_sum_is_made_exactly_so_and_nothing_else():
     payoffs = PayoffManager(["a", "b"])
     payoffs.expand([1, 2])

@@ -88,7 +88,8 @@ def nash(payoffs: np.ndarray) -> list[np.ndarray]:
         b_eq=[1.0],
         bounds=[(0.0, None)] * rows + [(None, None)],
         method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        # A full table leaves nothing to presolve, and looking for it takes a quarter of the time.
+        options={"presolve": False, "primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if solution.status != 0:
         raise RuntimeError(f"the linear program for the Nash equilibrium was not solved: {solution.message}")

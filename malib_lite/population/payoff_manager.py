@@ -61,6 +61,21 @@ class PayoffManager:
         self._errors[of_all_players] = 0.0 if errors is None else errors
         self._known[choice] = True
 
+    def record_exact(self, payoffs: np.ndarray) -> None:
+        """Set all entries that are not known yet, from a whole table (N, P_1, ..., P_N) of exact payoffs.
+
+        Raises:
+            ValueError: the table has another shape, or a missing payoff is not a number there.
+        """
+        if np.shape(payoffs) != self._payoffs.shape:
+            raise ValueError(f"payoffs of shape {np.shape(payoffs)} for pools of sizes {self.sizes}")
+        missing = ~self._known
+        new = np.asarray(payoffs)[:, missing]
+        if not np.isfinite(new).all():
+            raise ValueError("some of the exact payoffs are not finite")
+        self._payoffs[:, missing] = new
+        self._known[:] = True
+
     def table(self) -> np.ndarray:
         """A copy of the payoffs (N, P_1, ..., P_N).
 
