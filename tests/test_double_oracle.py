@@ -69,6 +69,12 @@ def test_kuhn_is_solved(start):
     assert value == pytest.approx(-1 / 18, abs=1e-8)
 
 
+def test_going_on_after_the_end_does_no_harm():
+    """Best responses to an equilibrium are policies that are there already, or worth no more."""
+    trace, _ = trace_of(make("kuhn_poker"), nash, 30)
+    assert max(trace[12:]) < 1e-6
+
+
 def test_naive_self_play_does_not_solve_kuhn():
     """The same loop, but for the mixtures: what passes the test above must not pass by itself."""
     trace, _ = trace_of(make("kuhn_poker"), last_alone, 50)
