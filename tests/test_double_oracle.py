@@ -95,7 +95,7 @@ def test_leduc_begins_to_be_solved():
 
 @pytest.mark.slow
 def test_leduc_is_solved():
-    """At iteration 200 the mixtures' value is off by 0.00103 here; which of many equilibria are taken decides that."""
+    """At iteration 200 the value is off by 0.00103 here: it depends on which of many equilibria were taken before."""
     game = make("leduc_poker")
     trace, value = trace_of(game, nash, 200)
     assert trace[200] < 0.10 and value == pytest.approx(-0.0856064, abs=2e-3)

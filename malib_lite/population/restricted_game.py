@@ -1,4 +1,4 @@
-"""Extensive-form double oracle: McAleer et al. 2021, XDO, https://arxiv.org/abs/2103.06426, algorithm 1.
+"""Extensive-form double oracle: McAleer et al. 2021, XDO, https://arxiv.org/abs/2103.06426.
 
     allowed = the actions of one policy per player
     repeat
@@ -9,8 +9,9 @@ Where PSRO mixes whole policies, this one mixes actions at every information set
 more, as long as somebody gains by deviating; so there are at most as many rounds as actions to allow, where PSRO may
 need a member for every deterministic policy.
 
-Deviation: the paper approaches the restricted game's equilibrium by regret minimisation, to half of what the last best
-responses gained at most; here it is solved exactly, by a linear program.
+Deviation: the paper approaches the restricted game's equilibrium by regret minimisation, up to a tolerance that is
+tightened on the way; here a linear program solves it exactly, as in Bosansky et al. 2014, An exact double-oracle
+algorithm for zero-sum extensive-form games with imperfect information.
 """
 
 from __future__ import annotations
