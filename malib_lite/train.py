@@ -18,8 +18,9 @@ SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
     "psro": "malib_lite.scenarios.psro_scenario:PSROScenario",
     "self_play": "malib_lite.scenarios.self_play_scenario:SelfPlayScenario",
+    "xdo": "malib_lite.scenarios.xdo_scenario:XDOScenario",
 }
-DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn", "self_play": "ppo"}
+DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn", "self_play": "ppo", "xdo": "ppo"}
 EPILOG = """\
 every other field of the configuration is set by its dotted name, e.g.
   --trainer.learning_rate 1e-3   --rollout.num_env_per_thread 32   --model.hidden_sizes [128,128]
@@ -47,9 +48,7 @@ class TrainConfig:
     learners: PositiveInt | None = option(None, "gradient workers of each learner, with rollout workers of their own")
     sync: str | None = option(None, "how they keep step: bsp, asp, bap or ssp")
     iterations: PositiveInt | None = option(None, "iterations of the outer loop")
-    steps: PositiveInt | None = option(
-        None, "environment steps of the training; with an outer loop, of each iteration"
-    )
+    steps: PositiveInt | None = option(None, "environment steps of the training; with an outer loop, of each iteration")
     logdir: str | None = option(None, "run folder; None makes one in logs, named after scenario, environment and seed")
     env_config: dict[str, Any] = option({}, "keyword arguments of the environment")
     rollout: dict[str, Any] = option({}, "how experience is gathered")
@@ -59,6 +58,7 @@ class TrainConfig:
     stopping: dict[str, Any] = option({}, "when a training ends")
     psro: dict[str, Any] = option({}, "the outer loop of psro")
     self_play: dict[str, Any] = option({}, "the outer loop of self_play")
+    xdo: dict[str, Any] = option({}, "the outer loop of xdo")
 
 
 # Short flags and the fields that they stand for.
@@ -72,7 +72,7 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "shared": lambda agent: "team",
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
-_OUTER = ("psro", "self_play")  # scenarios with an outer loop, and the sections of its configuration
+_OUTER = ("psro", "self_play", "xdo")  # scenarios with an outer loop, and the sections of its configuration
 _IN_PYTHON = ("training.type", "training.trainer_config", "training.custom_config")  # not for the command line
 _SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER)
 
@@ -121,7 +121,7 @@ def make_scenario(settings: TrainConfig) -> Any:
         given = getattr(settings, section)
         if section == settings.scenario:
             sections[f"{section}_config"] = _with_flag(given, "iterations", settings.iterations)
-            if given.get("oracle") == "exact" and settings.algorithm:
+            if (given.get("oracle") == "exact" or section == "xdo") and settings.algorithm:
                 raise ConfigError(
                     f"'algorithm' = '{settings.algorithm}' and '{section}.oracle' = 'exact': best responses are either "
                     "learnt or computed"

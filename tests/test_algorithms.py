@@ -584,7 +584,7 @@ def test_epsilon_travels_with_the_parameters():
         trainer.advance(25)
     assert seen == pytest.approx([1.0, 0.6, 0.2, 0.2])
     assert float(make("dqn", CARDS, MOVES, settings, horizon=None)[0].epsilon) == pytest.approx(0.2)
-    _, own = make("dqn", CARDS, MOVES, {**settings, "total_timesteps": 40}, horizon=100)
+    _, own = make("dqn", CARDS, MOVES, {**settings, "total_timesteps": 40}, horizon=None)
     own.advance(10)
     assert float(own.policy.epsilon) == pytest.approx(0.6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +113,17 @@ def kept_if_bad(batch: Any, path: Path) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        arrays: dict[str, Any] = {name: v for name, v in vars(batch).items() if isinstance(v, np.ndarray)}
+        arrays: dict[str, Any] = _arrays(batch)
         np.savez(path, **arrays)
         raise FloatingPointError(f"{error}; the batch is in {path}") from error
+
+
+def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a batch and of the batches in it, by name."""
+    arrays = {}
+    for name, value in vars(batch).items():
+        if isinstance(value, np.ndarray):
+            arrays[prefix + name] = value
+        elif dataclasses.is_dataclass(value):
+            arrays |= _arrays(value, f"{prefix}{name}.")
+    return arrays

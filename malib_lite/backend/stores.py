@@ -9,7 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from malib_lite.backend.sum_tree import SumTree
-from malib_lite.contracts.data import OnPolicySpec, ReplaySpec, Trajectories, Transitions
+from malib_lite.contracts.data import (
+    DataSpec,
+    Decisions,
+    OnPolicySpec,
+    Pair,
+    PairSpec,
+    ReplaySpec,
+    ReservoirSpec,
+    Trajectories,
+    Transitions,
+)
 from malib_lite.contracts.joint import JointTrajectories, JointTransitions
 
 AnyTrajectories = Trajectories | JointTrajectories
@@ -219,10 +229,89 @@ class PrioritisedReplayStore(ReplayStore):
         self._highest = state["highest"]
 
 
-def make_store(spec: ReplaySpec | OnPolicySpec, generator: np.random.Generator) -> Store:
+class ReservoirStore:
+    """A uniform sample of all decisions there have been: algorithm R of Vitter 1985, section 3.
+
+    The n-th decision is kept with probability capacity / n, in the place of one drawn at random
+    (https://doi.org/10.1145/3147.3165).
+    """
+
+    def __init__(self, spec: ReservoirSpec, generator: np.random.Generator) -> None:
+        self._spec = spec
+        self._generator = generator
+        self._arrays: dict[str, np.ndarray] = {}  # (capacity, ...) each, made when the first decisions come
+        self._num_seen = 0
+
+    def __len__(self) -> int:
+        return min(self._num_seen, self._spec.capacity)
+
+    def add(self, trajectories: AnyTrajectories) -> None:
+        assert isinstance(trajectories, Trajectories)
+        columns, capacity = _present(trajectories.decisions(self._spec.flag)), self._spec.capacity
+        if not self._arrays:
+            self._arrays = {name: np.empty((capacity, *c.shape[1:]), c.dtype) for name, c in columns.items()}
+        numbers = self._num_seen + np.arange(len(columns["action"]))  # n - 1 of each
+        self._num_seen += len(numbers)
+        rows = np.where(numbers < capacity, numbers, self._generator.integers(numbers + 1))
+        kept = rows < capacity
+        for name, column in columns.items():
+            self._arrays[name][rows[kept]] = column[kept]  # of several in one place the last one stays, as it should
+
+    def batches(self) -> Iterator[Decisions]:
+        """One batch, drawn uniformly with replacement; none as long as there is nothing."""
+        if self._num_seen:
+            rows = self._generator.integers(len(self), size=self._spec.batch_size)
+            yield Decisions(**{name: array[rows] for name, array in self._arrays.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "arrays": {name: array[: len(self)].copy() for name, array in self._arrays.items()},
+            "num_seen": self._num_seen,
+            "generator": self._generator.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._arrays = {}
+        for name, array in state["arrays"].items():
+            self._arrays[name] = np.empty((self._spec.capacity, *array.shape[1:]), array.dtype)
+            self._arrays[name][: len(array)] = array
+        self._num_seen = state["num_seen"]
+        self._generator.bit_generator.state = state["generator"]
+
+
+class PairStore:
+    """A replay store and a reservoir that see the same play: a batch of each, whenever the replay store has one."""
+
+    def __init__(self, spec: PairSpec, generator: np.random.Generator) -> None:
+        for_replay, for_reservoir = generator.spawn(2)
+        self._replay = make_store(spec.replay, for_replay)
+        self._reservoir = make_store(spec.reservoir, for_reservoir)
+
+    def add(self, trajectories: AnyTrajectories) -> None:
+        self._replay.add(trajectories)
+        self._reservoir.add(trajectories)
+
+    def batches(self) -> Iterator[Pair]:
+        for batch in self._replay.batches():
+            for decisions in self._reservoir.batches():
+                yield Pair(batch, decisions)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"replay": self._replay.state_dict(), "reservoir": self._reservoir.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._replay.load_state_dict(state["replay"])
+        self._reservoir.load_state_dict(state["reservoir"])
+
+
+def make_store(spec: DataSpec, generator: np.random.Generator) -> Store:
     """The store that a trainer's ``data_spec`` asks for."""
     if isinstance(spec, OnPolicySpec):
         return OnPolicyStore()
+    if isinstance(spec, ReservoirSpec):
+        return ReservoirStore(spec, generator)
+    if isinstance(spec, PairSpec):
+        return PairStore(spec, generator)
     if spec.sequence_length:
         return SequenceReplayStore(spec, generator)
     return PrioritisedReplayStore(spec, generator) if spec.priority_exponent else ReplayStore(spec, generator)

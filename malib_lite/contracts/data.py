@@ -85,6 +85,16 @@ class Trajectories:
         """
         return Trajectories(**pieces_of(self, length, _ROWS, _ROWS_AND_ONE))
 
+    def decisions(self, flag: str = "") -> Decisions:
+        """The valid rows as unordered decisions; only those in which the extra field called ``flag``, a bool, is set,
+        if there is to be one."""
+        rows = self.valid & self.extras[flag] if flag else self.valid
+        return Decisions(
+            observation=self.observation[:-1][rows],
+            action=self.action[rows],
+            action_mask=None if self.action_mask is None else self.action_mask[:-1][rows],
+        )
+
     def transitions(self, n_step: int = 1, discount: float = 1.0) -> Transitions:
         """The valid rows as unordered transitions over up to ``n_step`` decisions of the same episode.
 
@@ -143,6 +153,31 @@ class Transitions:
         return len(self)
 
 
+@dataclass
+class Decisions:
+    """B unordered decisions without what came of them; the unit of a reservoir."""
+
+    observation: np.ndarray  # (B, *obs)
+    action: np.ndarray  # (B, *action)
+    action_mask: np.ndarray | None = None  # (B, A) bool
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    @property
+    def num_samples(self) -> int:
+        """B, as of any minibatch."""
+        return len(self)
+
+
+@dataclass
+class Pair:
+    """A batch for each of two trainers that learn side by side."""
+
+    replay: Any  # Transitions
+    reservoir: Decisions
+
+
 class ReplaySpec(NamedTuple):
     """What an off-policy trainer wants of its store."""
 
@@ -160,6 +195,24 @@ class ReplaySpec(NamedTuple):
 
 class OnPolicySpec(NamedTuple):
     """What an on-policy trainer wants: every round's trajectories, once."""
+
+
+class ReservoirSpec(NamedTuple):
+    """What a trainer wants that learns from all decisions there have been, the oldest as much as the newest."""
+
+    capacity: int  # decisions kept
+    batch_size: int  # decisions in one batch
+    flag: str = ""  # the extra field (bool) that marks the decisions to be kept; "": all are
+
+
+class PairSpec(NamedTuple):
+    """What two trainers want that learn side by side: a :class:`Pair` of batches whenever the first is due one."""
+
+    replay: ReplaySpec
+    reservoir: ReservoirSpec
+
+
+DataSpec = ReplaySpec | OnPolicySpec | ReservoirSpec | PairSpec
 
 
 def episode_starts(terminated: np.ndarray, valid: np.ndarray) -> np.ndarray:

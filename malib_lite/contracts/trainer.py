@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from malib_lite.config import build
-from malib_lite.contracts.data import OnPolicySpec, ReplaySpec
+from malib_lite.contracts.data import DataSpec
 from malib_lite.contracts.devices import to_tensor
 from malib_lite.contracts.policy import Policy
 
-BatchT = TypeVar("BatchT")  # what the store gives: Trajectories or Transitions
+BatchT = TypeVar("BatchT")  # what the store gives: Trajectories, Transitions, Decisions or a Pair
 MinibatchT = TypeVar("MinibatchT")  # what one gradient is computed from
 Metrics = dict[str, float]
 
@@ -56,13 +56,13 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
             training_config: an object of ``config_class``, or a mapping of its fields.
             policy_instance: the policy that is trained in place, on the device where it is.
             seed: of the trainer's own random stream (shuffling and the like), which is on the CPU.
-            horizon: environment steps that schedules span; the config's ``total_timesteps`` comes first if it is set.
+            horizon: environment steps that schedules span; None: the config's ``total_timesteps``, if it is set.
         """
         self.config = build(self.config_class, training_config, "trainer")
         self.policy = policy_instance
         self.device = policy_instance.device
         self.generator = torch.Generator().manual_seed(seed)
-        self.horizon = getattr(self.config, "total_timesteps", None) or horizon
+        self.horizon = horizon or getattr(self.config, "total_timesteps", None)
         self.num_steps = 0  # environment steps so far
         self.num_updates = 0  # calls of apply_gradients
         self.setup()
@@ -73,7 +73,7 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         """Build optimisers and target networks. As attributes they are saved and restored with the trainer."""
 
     @abstractmethod
-    def data_spec(self) -> ReplaySpec | OnPolicySpec:
+    def data_spec(self) -> DataSpec:
         """The store that this trainer is fed from."""
 
     @abstractmethod

@@ -79,6 +79,18 @@ class Population:
         """NashConv of the mixtures: the *sum* of what the players gain by best responses; None if it is not known."""
         return None if self.exact is None else self.exact.nash_conv(self.mixtures_by_agent())
 
+    def exact_gains(self, values: Sequence[float]) -> np.ndarray | None:
+        """What each player gains by a best response to the others' mixtures over ``values`` (N,), or None: not known.
+
+        Where these are the values of a joint distribution of two players and the mixtures are its marginals, gains of
+        0 say that it is a coarse correlated equilibrium.
+        """
+        if self.exact is None:
+            return None
+        mixtures = self.mixtures_by_agent()
+        best = [self.exact.best_response(self._agent[player], mixtures)[0] for player in self.players]
+        return np.array(best) - values
+
     def exact_value(self, player: str, member: Member) -> float:
         """What a player gets with a member, of its pool or not, against the others' mixtures."""
         assert self.exact is not None

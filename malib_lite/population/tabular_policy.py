@@ -50,6 +50,8 @@ class TabularPolicy(Policy):
         evaluate: bool = False,
         hidden_state: Any = None,
     ) -> PolicyOutput:
+        if self._rows(observation).min() < 0:
+            raise KeyError("a table was asked about an observation that is that of no information set")
         probs = self.action_probs(observation, act_mask, evaluate)
         action = torch.multinomial(probs, 1, generator=self.generator).squeeze(-1)
         return PolicyOutput(action, probs.gather(-1, action[:, None]).squeeze(-1).log().float(), {}, hidden_state)
@@ -57,14 +59,14 @@ class TabularPolicy(Policy):
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
     ) -> torch.Tensor:
-        """(B, A) float64.
-
-        Raises:
-            KeyError: an observation is that of no information set.
-        """
-        rows = torch.tensor([self._row_of[_key(seen)] for seen in observation.numpy()], dtype=torch.int64)
-        probs = self.table[rows]
+        """(B, A) float64; all actions alike for what is seen in no information set, as after the end of an episode."""
+        rows = self._rows(observation)
+        probs = torch.where(rows[:, None] < 0, 1.0 / self.table.shape[1], self.table[rows])
         return torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).double() if evaluate else probs
+
+    def _rows(self, observation: torch.Tensor) -> torch.Tensor:
+        """The information set (B,) int64 of each observation; -1: none."""
+        return torch.tensor([self._row_of.get(_key(seen), -1) for seen in observation.numpy()], dtype=torch.int64)
 
 
 def _key(observation: np.ndarray) -> bytes:

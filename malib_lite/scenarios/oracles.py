@@ -21,6 +21,7 @@ class Responses(NamedTuple):
 
     members: dict[str, Member]  # by player
     metrics: dict[str, Any]
+    values: dict[str, float] = {}  # by player: what the best responses get, where that is known
     scores: dict[str, dict[str, list[int]]] = {}  # by player: [wins, draws, losses] against members, while it learnt
 
 
@@ -72,7 +73,7 @@ class LearntOracle:
             for player, report in leg.reports.items():
                 metrics[f"{player}/updates"] = report["updates"]
                 metrics.update({f"{player}/{name}": value for name, value in report["metrics"].items()})
-        return Responses(self._run.training.save(self._learning), metrics, books.scores)
+        return Responses(self._run.training.save(self._learning), metrics, scores=books.scores)
 
     def _begin(self, parents: Mapping[str, Member] | None = None) -> None:
         if self._learning:
@@ -103,8 +104,9 @@ class ExactOracle:
 
     def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
         mixtures = population.mixtures_by_agent()
-        tables = {player: self._exact.best_response(agent, mixtures)[1] for player, agent in self._agents.items()}
-        return Responses({player: self._save(player, table) for player, table in tables.items()}, {})
+        found = {player: self._exact.best_response(agent, mixtures) for player, agent in self._agents.items()}
+        members = {player: self._save(player, table) for player, (_, table) in found.items()}
+        return Responses(members, {}, {player: value for player, (value, _) in found.items()})
 
     def improve(self, population: Population) -> Responses:
         """Nothing is left to improve."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,10 +12,11 @@ from malib_lite.backend.members import Member, MemberCache
 from malib_lite.config import ConfigError, PositiveFloat, PositiveInt, config, option, to_dict
 from malib_lite.contracts.exact import ExactGame
 from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.payoff_manager import JointChoice
 from malib_lite.population.population import Population
 from malib_lite.population.tabular_policy import TabularPolicy
 from malib_lite.rollout.rolloutworker import PolicySpec
-from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle
+from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle, Responses
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.training import Budget
@@ -29,6 +31,7 @@ class PopulationConfig:
     oracle: Literal["learnt", "exact"] = option(
         "learnt", "where best responses come from: the trainers, or, of games that can be solved, their computation"
     )
+    symmetric: bool = option(False, "one population for all players, of games in which their roles are the same")
     payoffs: Literal["auto", "exact", "sampled"] = option("auto", "payoffs between members; auto: exact where possible")
     payoff_episodes: PositiveInt = option(1000, "episodes per entry of the payoff table, where it is not exact")
     payoff_error: PositiveFloat | None = option(
@@ -72,11 +75,16 @@ class PopulationScenario(Scenario):
             )
         if "exact" in (population_config.oracle, population_config.payoffs):
             self._check_exact()
+        if population_config.symmetric:
+            self._check_symmetric()
         if population_config.oracle == "exact":
             self._make_tabular()
 
     def make_seats(self) -> dict[str, str]:
-        return super().make_seats() if self._settings.oracle == "learnt" else {}
+        if self._settings.oracle == "exact":
+            return {}
+        seats = super().make_seats()
+        return dict(list(seats.items())[:1]) if self._settings.symmetric else seats
 
     @property
     def plays(self) -> bool:
@@ -99,31 +107,43 @@ class PopulationScenario(Scenario):
         if self._settings.oracle == "learnt":
             return self._learnt_oracle(run)
         assert exact is not None
-        return ExactOracle(exact, {player: agents[0] for player, agents in self.groups.items()}, run.members)
+        players = self.players[:1] if self._settings.symmetric else self.players
+        return ExactOracle(exact, {player: self.groups[player][0] for player in players}, run.members)
 
     def _learnt_oracle(self, run: Run) -> LearntOracle:
         return LearntOracle(run, self._budget(self.total_steps))
 
     def _admit(self, members: Mapping[str, Member]) -> None:
-        for player, member in members.items():
-            self.population.add(player, member)
+        """Add members to their players' pools; to all pools where the population is one."""
+        for learner, member in members.items():
+            for player in self.players if self._settings.symmetric else [learner]:
+                self.population.add(player, member)
 
     def _fill_in_payoffs(self, run: Run) -> None:
         """Find out what every joint choice is worth that is not in the table yet."""
         population, payoffs = self.population, self.population.payoffs
         payoffs.expand([len(population.members[player]) for player in self.players])
         if population.exact is not None and self._settings.payoffs != "sampled":
-            table = population.exact.payoffs()
-            for choice in payoffs.missing():
-                payoffs.record(choice, [float(of_player[choice]) for of_player in table])
+            payoffs.record_exact(population.exact.payoffs())
             return
         missing = payoffs.missing()
+        if self._settings.symmetric:
+            missing = [choice for choice in missing if list(choice) == sorted(choice)]
         matches = [
             {player: {population.members[player][i]: 1.0} for player, i in zip(self.players, choice, strict=True)}
             for choice in missing
         ]
         for choice, (means, errors) in zip(missing, self._sample(run, matches), strict=True):
-            payoffs.record(choice, means, errors)
+            for order in self._orders(choice):  # player k gets what player order[k] gets in the game that was played
+                payoffs.record(tuple(choice[i] for i in order), [means[i] for i in order], [errors[i] for i in order])
+
+    def _orders(self, choice: JointChoice) -> list[tuple[int, ...]]:
+        """In which ways players may change seats with the same members at play; one for each joint choice."""
+        own = tuple(range(len(choice)))
+        if not self._settings.symmetric:
+            return [own]
+        orders = {tuple(choice[i] for i in order): order for order in itertools.permutations(own)}
+        return list(orders.values())
 
     def _sample(self, run: Run, matches: list[dict[str, dict[Member, float]]]) -> list[tuple[list[float], list[float]]]:
         """Every player's mean return in each match, and the standard errors."""
@@ -145,10 +165,12 @@ class PopulationScenario(Scenario):
             run.count_crashes(books)
         return sampled
 
-    def _gains(self, run: Run, members: Mapping[str, Member]) -> dict[str, float]:
-        """What each player would gain over its mixture by a candidate against the others' mixtures."""
-        population = self.population
+    def _gains(self, run: Run, responses: Responses) -> dict[str, float]:
+        """What each player would gain over its mixture by its response to the others' mixtures."""
+        population, members = self.population, responses.members
         values = dict(zip(self.players, self._values(run), strict=True))
+        if responses.values:
+            return {player: value - values[player] for player, value in responses.values.items()}
         if population.exact is not None and self._settings.payoffs != "sampled":
             return {player: population.exact_value(player, m) - values[player] for player, m in members.items()}
         matches = [{player: {member: 1.0}, **population.opponents(player)} for player, member in members.items()]
@@ -173,7 +195,7 @@ class PopulationScenario(Scenario):
         if steps is None:
             return {}
         responses = LearntOracle(run, self._budget(steps)).respond(self.population)
-        gains = self._gains(run, responses.members)
+        gains = self._gains(run, responses)
         return {"nash_conv_lower_bound": sum(max(0.0, gain) for gain in gains.values())}
 
     def _save(self, run: Run, iteration: int) -> None:
@@ -181,7 +203,7 @@ class PopulationScenario(Scenario):
         name = f"payoffs-{iteration}.safetensors"
         run.folder.write_arrays(f"checkpoints/{name}", self.population.payoffs.arrays())
         state = {"iteration": iteration, **self.population.state_dict(), "payoffs": name}
-        run.folder.write_json("checkpoints/state.json", state)
+        run.folder.write_json("checkpoints/state.json", state, indent=None)
         for old in (run.folder.path / "checkpoints").glob("payoffs-*.safetensors"):
             if old.name != name:
                 old.unlink()
@@ -221,6 +243,22 @@ class PopulationScenario(Scenario):
                 f"without memory; {self.env_description['creator']} offers no exact form here"
             )
 
+    def _check_symmetric(self) -> None:
+        """All players see and may do the same, and what a joint choice pays does not depend on who sits where."""
+        game = self._exact_game()
+        if game is None:
+            raise ConfigError(
+                f"'{self._section}.symmetric': this game's symmetry cannot be checked, as it has no exact form; leave "
+                "the option out, and every player has a population of its own"
+            )
+        seen = [game.information_sets(agent) for agent in game.agents]
+        alike = all(np.array_equal(of, first) for sets in seen[1:] for of, first in zip(sets, seen[0], strict=True))
+        if not alike or not _pays_alike(game):
+            raise ConfigError(
+                f"'{self._section}.symmetric': this game is not symmetric, its players "
+                f"{'have payoffs of their own' if alike else 'see or may do different things'}; leave the option out"
+            )
+
     def _make_tabular(self) -> None:
         """The players' policies are tables."""
         game = self._exact_game()
@@ -229,3 +267,16 @@ class PopulationScenario(Scenario):
             observation_space, action_space = (of_agents[agent] for of_agents in self._spaces)
             observations = {"observations": game.information_sets(agent)[0]}
             self.policies[player] = PolicySpec(TabularPolicy, observation_space, action_space, {}, observations)
+
+
+def _pays_alike(game: ExactGame) -> bool:
+    """Whether players who change seats change payoffs with them, tried out with a few random policies."""
+    legal = game.information_sets(game.agents[0])[1]
+    random = np.random.default_rng(0).random((3, *legal.shape)) * legal
+    payoffs = game.payoffs([random / random.sum(axis=-1, keepdims=True)] * len(game.agents))
+    for player in range(1, len(game.agents)):
+        order = list(range(len(game.agents)))
+        order[0], order[player] = player, 0
+        if not np.allclose(payoffs, payoffs.transpose(0, *(1 + i for i in order))[order], atol=1e-9):
+            return False
+    return True
