@@ -80,8 +80,8 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
         if totals is not None:
             summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
             summary["env_crashes"] = totals.env_crashes
-            if totals.sync:
-                summary["sync"] = totals.sync
+            summary["replaced"] = dict(totals.runtime.replaced)
+            summary["sync"] = {runtime_id: tally.summary() for runtime_id, tally in totals.sync.items()}
         summary["wall_s"] = round(time.monotonic() - started, 3)
         folder.write_json("summary.json", summary)
     return summary
@@ -126,7 +126,7 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
             )  # fmt: skip
         stack.callback(runtime.close)
         runtime.start(specs)
-        training = TrainingManager(runtime, list(scenario.seats), scenario.training.num_gradient_workers)
+        training = TrainingManager(runtime, list(scenario.seats), scenario.num_gradient_workers)
         workers = RolloutWorkerManager(runtime, scenario.num_workers, rollout.num_eval_threads)
         run = Run(runtime, training, workers, folder, members, console, metrics)
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
@@ -136,6 +136,8 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
 def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
     """The rings that the run needs, by worker and runtime id; none has memory yet."""
     rollout = scenario.rollout
+    # one round is learnt from, another one is played; or as many as the rollout may be ahead
+    num_slots = 1 + max(1, scenario.rollout_lead or 0)
     capacity = fragment_capacity(rollout.num_decisions, scenario.whole_episodes, rollout.max_step)
     layouts = {}
     for runtime_id, player in scenario.seats.items():
@@ -149,7 +151,10 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
             trajectory_fields(spec.observation_space, spec.action_space, extras, capacity, num_streams, *team)
         )
     return [
-        {rid: RingSpec(f"ring-{worker}-{number}", layout) for number, (rid, layout) in enumerate(layouts.items())}
+        {
+            rid: RingSpec(f"ring-{worker}-{number}", layout, num_slots)
+            for number, (rid, layout) in enumerate(layouts.items())
+        }
         for worker in range(scenario.num_workers)
     ]
 
@@ -159,7 +164,7 @@ def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
     links: dict[str, list[WorkerLink]] = {runtime_id: [] for runtime_id in scenario.seats}
     for index, (runtime_id, (trainer_class, settings)) in enumerate(scenario.trainers.items()):
         layout = record_layout(trainer_class(settings, scenario.policies[runtime_id].make(0)))
-        for number in range(scenario.training.num_gradient_workers):
+        for number in range(scenario.num_gradient_workers):
             name = f"{index}-{number}"
             links[runtime_id].append(
                 WorkerLink(RingSpec(f"permits-{name}", PERMIT_LAYOUT, NUM_PERMITS), RingSpec(f"records-{name}", layout))
@@ -195,7 +200,7 @@ def _actors(
         subproc=rollout.subproc,
         teams=scenario.teams,
         agent_ids=rollout.agent_ids,
-        lockstep=scenario.training.lockstep,
+        lead=scenario.rollout_lead,
     )
     workers = [
         ActorSpec(
@@ -239,7 +244,7 @@ def _actors(
             ActorSpec(
                 TrainingManager.actor(runtime_id),
                 interface,
-                {"spec": dataclasses.replace(spec, rings=()) if of_learner else spec},
+                {"spec": spec},
             )
         )
     return [*workers, *gradient_workers, *learners]

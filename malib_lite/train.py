@@ -73,7 +73,7 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
 _OUTER = ("psro", "self_play", "xdo")  # scenarios with an outer loop, and the sections of its configuration
-_IN_PYTHON = ("training.type", "training.trainer_config", "training.custom_config")  # not for the command line
+_IN_PYTHON = ("training.trainer_config", "training.custom_config")  # not for the command line
 _SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER)
 
 

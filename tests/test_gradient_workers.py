@@ -84,7 +84,7 @@ class Learner:
             settings,
             self.address,
             MemberFolder(tmp_path),
-            (),
+            rings,
             tmp_path,
             3,
             sync,
@@ -109,6 +109,7 @@ class Learner:
         self.rounds = 0
 
     def learn(self, shards):
+        version = self.address.serve().get_weights("p").version
         for worker, (ring, fragment) in enumerate(zip(self.rings, shards, strict=True)):
             slot = ring.try_reserve()
             for array in slot.arrays.values():
@@ -118,11 +119,12 @@ class Learner:
                 slot.arrays[field][: len(array)] = array
             for extra, array in fragment.extras.items():
                 slot.arrays[f"extra/{extra}"][: len(array)] = array
-            slot.write_meta(sequence=self.rounds, rows=ROWS, worker=worker, policy_version=0, env_steps=ROWS)
+            slot.write_meta(sequence=self.rounds, rows=ROWS, worker=worker, policy_version=version, env_steps=ROWS)
             ring.commit()
         call = {"policy_id": "p", "num_rounds": 1, "base_sequence": self.rounds, "leg": self.rounds}
         self.rounds += 1
-        calls = {f"worker-{k}": Call("work", {**call, "horizon": HORIZON}) for k in range(len(self.rings))}
+        work = Call("work", {**call, "horizon": HORIZON, "first_version": version})
+        calls = {f"worker-{k}": work for k in range(len(self.rings))}
         return self.runtime.run({**calls, "learner": Call("train", call)})["learner"]
 
 
@@ -248,7 +250,7 @@ def test_one_worker_is_sequential_in_every_mode(tmp_path, name, sync):
     for round_ in range(6):
         report = learner.learn([shard(name, round_, 0)])
         reference.learn([shard(name, round_, 0)])
-        applied += report["gradients_applied"]
+        applied += report["sync"]["workers"]["0"]["gradients_applied"]
     assert report["updates"] == applied == reference.trainer.num_updates > 10
     ours, theirs = learner.address.serve().get_weights("p").arrays, reference.trainer.policy.export_state()
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
@@ -360,7 +362,7 @@ def test_what_is_too_old_is_dropped_and_counted(tmp_path):
     """P10: a bound on the lag of 0 leaves hardly anything of a rollout that waits for nobody."""
     summary = train(
         tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="dqn", steps=3000, sync="asp", workers=0,
-        training={"max_lag": 0}, rollout={"eval_interval": 1000, "num_eval_episodes": 2},
+        learners=2, training={"max_lag": 0}, rollout={"eval_interval": 1000, "num_eval_episodes": 2},
     )  # fmt: skip
     (counts,) = summary["sync"].values()
     assert counts["fragments_dropped"] > 0

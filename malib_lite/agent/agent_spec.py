@@ -37,7 +37,7 @@ class AgentSpec:
     trainer_config: Any
     address: Address
     members: MemberFolder  # where policies are saved
-    rings: Sequence[RingSpec]  # one per rollout worker, in the workers' order; none, where gradient workers have them
+    rings: Sequence[RingSpec]  # one per rollout worker, in the workers' order; gradient workers share them
     log_dir: Path
     seed: int
     sync: SyncConfig

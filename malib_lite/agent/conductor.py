@@ -20,6 +20,7 @@ from malib_lite.agent.gradients import (
     weighted_mean,
 )
 from malib_lite.agent.means import Means
+from malib_lite.agent.sync_tally import SyncTally, WorkerTally, count
 from malib_lite.backend.ring import Ring, Slot
 from malib_lite.backend.sync import Aggregate, SyncMode
 from malib_lite.contracts.trainer import Trainer
@@ -30,16 +31,14 @@ _TIMELINE_LENGTH = 400  # iterations that are kept for plots
 class Shard(NamedTuple):
     """What a gradient worker says of the data that it has got."""
 
-    worker: int
     decisions: int
     env_steps: int
-    policy_version: int  # the oldest that played it
 
 
-def _shard(worker: int, record: Slot) -> Shard:
+def _shard(record: Slot) -> Shard:
     meta = record.meta
     assert meta["sequence"] == SHARD_IS_HERE
-    return Shard(worker, meta["rows"], meta["env_steps"], meta["policy_version"])
+    return Shard(meta["rows"], meta["env_steps"])
 
 
 class Iteration(NamedTuple):
@@ -70,9 +69,9 @@ class Conductor:
         self.start(0)
 
     def start(self, leg: int) -> None:
-        """Count anew, for another leg."""
+        """Count anew, for another leg: :attr:`tally` and :attr:`timeline`."""
         self._leg = leg
-        self.applied = self.ignored = self.max_staleness = 0
+        self.tally = SyncTally(workers={worker: WorkerTally() for worker in range(self.num_workers)})
         self.timeline: list[Iteration] = []  # the first iterations
 
     def begin(
@@ -98,14 +97,19 @@ class Conductor:
         self._busy: dict[int, float] = {}  # when workers that have a permit, and have not submitted, got it
         self._interrupted: dict[int, float] = {}  # when workers that compute in vain were interrupted
         self.arrived: deque[Shard] = deque()
-        self.used_up: deque[int] = deque()  # workers whose shards are
-        self.gone: set[int] = set()
+        self.used_up: deque[int] = deque()  # fragments of each shard that is
+        self._gone: set[int] = set()
         self._stopped = False
 
     @property
     def num_workers(self) -> int:
         """K."""
         return len(self._permits)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all workers have left."""
+        return len(self._gone) == self.num_workers
 
     def shards(self) -> Generator[None, None, list[Shard]]:
         """Wait until every worker has its shard of a round; in the workers' order."""
@@ -116,7 +120,7 @@ class Conductor:
                     self._incarnations[worker] = record.meta["env_steps"]
                     records.release()
                 yield
-            shards.append(_shard(worker, record))
+            shards.append(_shard(record))
             records.release()
         return shards
 
@@ -142,7 +146,8 @@ class Conductor:
         granted = False
         for worker in self._sync.clocks if not self._stopped else ():
             if worker not in self._busy and self._sync.begin(worker) is not None:
-                self.max_staleness = max(self.max_staleness, self._sync.max_staleness)
+                if not stop:
+                    count(self.tally.staleness, self._sync.lead(worker))
                 self._permit(worker, STOP if stop else self._sync.clocks[worker])
                 # one that was late the last time does not have the others wait for its next iteration from the start
                 self._busy[worker] = self._interrupted.pop(worker, time.monotonic())
@@ -168,16 +173,16 @@ class Conductor:
             return False
         kind, meta = record.meta["sequence"], record.meta
         if kind == SHARD_IS_HERE:
-            self.arrived.append(_shard(worker, record))
+            self.arrived.append(_shard(record))
             if worker not in self._sync.clocks:
                 self._sync.join(worker)
         elif kind == BACK:
             self._incarnations[worker] = meta["env_steps"]
             self._welcome_back(worker)
         elif kind == SHARD_IS_USED_UP:
-            self.used_up.append(worker)
+            self.used_up.append(meta["rows"])
         elif kind == GONE:
-            self.gone.add(worker)
+            self._gone.add(worker)
             self._busy.pop(worker, None)
             self._apply(self._sync.leave(worker))
         elif self._sync.expects(worker, kind):
@@ -186,7 +191,7 @@ class Conductor:
             self._note(worker, counted=True)
             self._apply(self._sync.submit(worker, kind))
         else:  # it was interrupted meanwhile
-            self.ignored += 1
+            self.tally.worker(worker).gradients_ignored += 1
             self._note(worker, counted=False)
         self._records[worker].release()
         return True
@@ -194,7 +199,7 @@ class Conductor:
     def _welcome_back(self, worker: int) -> None:
         """The worker died in the middle of something and was started again: its iteration under way is lost."""
         self._busy.pop(worker, None)
-        self.gone.discard(worker)
+        self._gone.discard(worker)
         self._apply(self._sync.leave(worker))
         if self._stopped:
             self._permit(worker, STOP)
@@ -219,9 +224,11 @@ class Conductor:
             self._means.add(
                 self._trainer.apply_gradients(unflatten(mean.to(self._trainer.device), self._trainer.parameters()))
             )
-            for gradient in gradients:
-                self._means.add({"gradient_lag": float(self._version - gradient.version)})
-            self.applied += len(gradients)
+            for (worker, _), gradient in zip(aggregate.contributions, gradients, strict=True):
+                lag = self._version - gradient.version
+                self._means.add({"gradient_lag": float(lag)})
+                count(self.tally.gradient_lag, lag)
+                self.tally.worker(worker).gradients_applied += 1
             self._version = self._publish()
 
     def _interrupt(self) -> bool:

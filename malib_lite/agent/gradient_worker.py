@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from malib_lite.agent.gradients import (
 )
 from malib_lite.agent.intake import Intake, ShardOfRound, kept_if_bad
 from malib_lite.agent.means import Means
+from malib_lite.agent.sync_tally import WorkerTally
 from malib_lite.backend.parameter_server import ParameterClient
 from malib_lite.backend.ring import Slot
 from malib_lite.backend.stores import make_store
@@ -58,79 +58,40 @@ class GradientWorker:
         self._policy_id: str | None = None  # whom trainer and store are for
         self._number = self._records.head  # among those who had this place: above 0 if another one died here
         self._announced = False
+        self._delay_s = dict(enumerate(learner.sync.delays)).get(spec.number, 0.0)
+        self._bad_batches = learner.log_dir / f"bad_batch_{learner.runtime_id}-{spec.number}.npz"
 
-    def work(self, policy_id: str, horizon: int, num_rounds: int, base_sequence: int, leg: int) -> Task:
+    def work(
+        self, policy_id: str, horizon: int, first_version: int, num_rounds: int, base_sequence: int, leg: int
+    ) -> Task:
         """Compute gradients, each when the learner permits it: of ``num_rounds`` rounds in lockstep, of what comes
         until the learner has had enough otherwise.
 
         Args:
             horizon: environment steps that the schedules of the trainer span.
+            first_version: of the policy, on which the first round is played.
             base_sequence: records that each ring had seen before the first round.
             leg: number of the stretch of training, over which a rollout that keeps no step hears in its rings.
 
         Returns:
-            The mean of every metric, the seconds spent waiting for play and for permits, and the fragments dropped.
+            The mean of every metric, and this worker's part of the learner's SyncTally.
         """
-        sync = self._spec.learner.sync
-        delay = dict(enumerate(sync.delays)).get(self._spec.number, 0.0)
         if policy_id != self._policy_id:
             self._replicate(policy_id, horizon)
             self._first_leg = leg
-        log = self._spec.learner.log_dir / f"bad_batch_{self._spec.learner.runtime_id}-{self._spec.number}.npz"
-        means, waited_s, dropped, permit = Means(), {"play": 0.0, "permits": 0.0}, 0, None
-        self._leg = leg
+        self._leg, self._first_version = leg, first_version
+        self._permit: int | None = None  # that has not been used
+        self._means, self._tally = Means(), WorkerTally()
         if self._number > 0 and not self._announced:
             yield from self._send(BACK, env_steps=self._number)
             self._announced = True
-        # A worker that takes over from one that died sees in the rings how far that one had come.
-        done = self._intake.rounds_released - base_sequence
-        for number in range(done, num_rounds) if sync.lockstep else itertools.count():
-            began = time.monotonic()
-            shard: ShardOfRound | None
-            if sync.lockstep:
-                shard = yield from self._intake.receive(base_sequence + number, self._store)
-            elif self._intake.is_closed(leg):
-                break  # by whoever was here before, at the end of the leg
-            else:
-                oldest = None if sync.max_lag is None else self._newest_version(policy_id) - sync.max_lag
-                shard = yield from self._intake.receive_any(self._first_leg, oldest, self._store, self._is_over)
-                dropped += self._intake.take_dropped()
-            waited_s["play"] += time.monotonic() - began
-            if shard is None:
-                break
-            yield from self._send(SHARD_IS_HERE, shard.decisions, shard.env_steps, shard.policy_version)
-            minibatches = self._minibatches()
-            while True:
-                began = time.monotonic()
-                if permit is None:
-                    permit = yield from self._permit(policy_id)
-                waited_s["permits"] += time.monotonic() - began
-                minibatch = None if permit == STOP else next(minibatches, None)
-                if minibatch is None:
-                    break
-                self._row.pulse()
-                time.sleep(delay)
-                with kept_if_bad(minibatch, log):
-                    gradients, metrics = self._trainer.compute_gradients(minibatch)
-                means.add(metrics)
-                yield from self._send(permit, minibatch.num_samples, 0, self._version, gradients)
-                permit = None
-            minibatches.close()
-            self._intake.release()
-            self._row.add(step=1)
-            if sync.lockstep:
-                yield from self._send(GONE)
-                permit = None  # given back: the next round's iterations are counted anew
-            elif permit == STOP:
-                break
-            else:  # the permit holds for the next shard
-                yield from self._send(SHARD_IS_USED_UP)
-        if not sync.lockstep:
-            self._intake.close(leg)
-            if permit != STOP and self._is_over():
-                self._permits.release()  # the STOP that was seen while waiting for play
-            yield from self._send(GONE)
-        return {"metrics": means.take(), "waited_s": waited_s, "dropped": dropped}
+        if self._spec.learner.sync.lockstep:
+            yield from self._learn_in_step(num_rounds, base_sequence)
+        else:
+            yield from self._learn_freely()
+        tally = self._intake.take_tally()
+        tally.workers[self._spec.number] = self._tally
+        return {"metrics": self._means.take(), "sync": tally.to_json()}
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -155,19 +116,74 @@ class GradientWorker:
         )
         self._store = make_store(self._trainer.data_spec(), generator(learner.seed, "replica store", *who))
 
+    def _learn_in_step(self, num_rounds: int, base_sequence: int) -> Generator[None, None, None]:
+        """Compute gradients of rounds; after each of them the iterations are counted anew."""
+        # A worker that takes over from one that died sees in the rings how far that one had come.
+        for number in range(self._intake.rounds_released - base_sequence, num_rounds):
+            began = time.monotonic()
+            version = self._first_version + number
+            shard = yield from self._intake.receive(base_sequence + number, version, self._store)
+            self._tally.waited_for_play_s += time.monotonic() - began
+            yield from self._learn_from(shard)
+            yield from self._send(GONE)
+            self._permit = None  # given back
+
+    def _learn_freely(self) -> Generator[None, None, None]:
+        """Compute gradients of what is there, until the learner says STOP."""
+        max_lag = self._spec.learner.sync.lag_bound
+        while self._permit != STOP and not self._intake.is_closed(self._leg):  # by whoever was here before
+            began = time.monotonic()
+            shard = yield from self._intake.receive_any(
+                self._first_leg, self._newest_version, max_lag, self._store, self._is_over
+            )
+            self._tally.waited_for_play_s += time.monotonic() - began
+            if shard is None:
+                break
+            yield from self._learn_from(shard)
+            if self._permit != STOP:  # it holds for the next shard
+                yield from self._send(SHARD_IS_USED_UP, shard.fragments)
+        self._intake.close(self._leg)
+        if self._permit != STOP and self._is_over():
+            self._permits.release()  # the STOP that was seen while waiting for play
+        yield from self._send(GONE)
+
+    def _learn_from(self, shard: ShardOfRound) -> Generator[None, None, None]:
+        """Compute all gradients of a shard, each on a permit of its own; what is left at a STOP is thrown away."""
+        yield from self._send(SHARD_IS_HERE, shard.decisions, shard.env_steps)
+        minibatches = self._minibatches()
+        while True:
+            if self._permit is None:
+                began = time.monotonic()
+                self._permit = yield from self._take_permit()
+                self._tally.waited_for_permits_s += time.monotonic() - began
+            minibatch = None if self._permit == STOP else next(minibatches, None)
+            if minibatch is None:
+                break
+            self._row.pulse()
+            time.sleep(self._delay_s)
+            with kept_if_bad(minibatch, self._bad_batches):
+                gradients, metrics = self._trainer.compute_gradients(minibatch)
+            self._means.add(metrics)
+            yield from self._send(self._permit, minibatch.num_samples, 0, self._version, gradients)
+            self._permit = None
+        minibatches.close()
+        self._intake.release()
+        self._row.add(step=1)
+
     def _minibatches(self) -> Generator[Any, None, None]:
         """All that there is to learn from now."""
         for batch in self._store.batches():
             yield from self._trainer.minibatches(batch)
 
-    def _permit(self, policy_id: str) -> Generator[None, None, int]:
+    def _take_permit(self) -> Generator[None, None, int]:
         """Wait for the next permit; returns its iteration, with the networks at the version that it names."""
         while (slot := self._next_permit()) is None:
             yield
         iteration, version = slot.meta["sequence"], slot.meta["policy_version"]
         self._permits.release()
         if iteration != STOP:
-            name = replica_of(policy_id)
+            assert self._policy_id is not None
+            name = replica_of(self._policy_id)
             snapshot = yield from self._client.wait_for(self._spec.learner.runtime_id, name, version)
             import_networks(self._trainer, snapshot.arrays)
             self._version = snapshot.version
@@ -187,10 +203,11 @@ class GradientWorker:
         slot = self._next_permit()
         return slot is not None and slot.meta["sequence"] == STOP
 
-    def _newest_version(self, policy_id: str) -> int:
-        """Of the policy that plays."""
-        snapshot = self._client.newest(self._spec.learner.runtime_id, policy_id)
-        return 0 if snapshot is None else snapshot.version
+    def _newest_version(self) -> int:
+        """Of the policy that plays, as far as is known here."""
+        assert self._policy_id is not None
+        snapshot = self._client.newest(self._spec.learner.runtime_id, self._policy_id)
+        return self._first_version if snapshot is None else snapshot.version
 
     def _send(
         self,

@@ -30,7 +30,7 @@ class WorkerLink(NamedTuple):
 
 # Records that are no gradients, by what stands in the place of their iteration
 SHARD_IS_HERE = -1  # rows: decisions; env_steps: what they took
-SHARD_IS_USED_UP = -2
+SHARD_IS_USED_UP = -2  # rows: fragments that it was made of
 BACK = -4  # whoever had this place before has died; env_steps: a number for whoever has it now
 GONE = -3  # the worker takes no part any more, in this round (BSP) or stretch of training
 # Permits. sequence: the iteration, or STOP; policy_version: what to compute it on; rows: the leg; env_steps: whom it

@@ -1,4 +1,4 @@
-"""Where trajectories come in: the rings of some rollout workers, read in step, and the store they go to."""
+"""Where trajectories come in: the rings of some rollout workers, and the store that they are read into."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from malib_lite.agent.sync_tally import SyncTally, count
 from malib_lite.backend.ring import Ring, RingSpec, Slot
 from malib_lite.backend.stores import AnyTrajectories, Store
 
@@ -17,9 +18,9 @@ from malib_lite.backend.stores import AnyTrajectories, Store
 class ShardOfRound(NamedTuple):
     """What has come in."""
 
+    fragments: int
     decisions: int
     env_steps: int  # that they took
-    policy_version: int  # the oldest that played
 
 
 class Intake:
@@ -29,11 +30,21 @@ class Intake:
         self, rings: Sequence[RingSpec], post_process: Callable[[Sequence[Slot]], Sequence[AnyTrajectories]]
     ) -> None:
         self._rings: list[Ring] = [ring.open() for ring in rings]
+        self._held: list[Ring] = []  # whose oldest record is being learnt from
         self._post_process = post_process
-        self._dropped = 0
+        self._tally = SyncTally()
 
-    def receive(self, sequence: int, store: Store) -> Generator[None, None, ShardOfRound]:
-        """Put a round into ``store``: the fragments numbered ``sequence`` of all workers."""
+    @property
+    def num_workers(self) -> int:
+        """Rollout workers."""
+        return len(self._rings)
+
+    def receive(self, sequence: int, version: int, store: Store) -> Generator[None, None, ShardOfRound]:
+        """Put a round into ``store``: the fragments numbered ``sequence`` of all workers.
+
+        Args:
+            version: of the policy that is to learn from them, for their lag.
+        """
         slots = []
         for worker, ring in enumerate(self._rings):  # never in the order of arrival, or sums would depend on it
             while (slot := ring.try_read()) is None:
@@ -41,33 +52,40 @@ class Intake:
             if slot.meta["sequence"] != sequence:
                 raise RuntimeError(f"worker {worker} sent record {slot.meta['sequence']} where {sequence} was due")
             slots.append(slot)
-        return self._store(slots, store)
+        self._held = list(self._rings)
+        return self._store(slots, version, store)
 
     def receive_any(
-        self, first_leg: int, oldest: int | None, store: Store, is_over: Callable[[], bool]
+        self,
+        first_leg: int,
+        newest: Callable[[], int],
+        max_lag: int | None,
+        store: Store,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> Generator[None, None, ShardOfRound | None]:
-        """Put the next fragment of each worker into ``store``, whatever its number; None if it ``is_over`` before.
+        """Put what is there into ``store``: one fragment of every worker that has sent any, whatever their numbers.
 
         Args:
             first_leg: fragments of earlier ones are another policy's, and nobody's any more.
-            oldest: policy version; what an older one played is dropped and counted. None: nothing is.
+            newest: gives the newest version of the policy that anybody knows of here.
+            max_lag: what is more versions older is dropped and counted. None: nothing is.
+            is_over: whether waiting has become vain; the result is None then.
         """
-        slots = []
-        for ring in self._rings:
-            while (slot := ring.try_read()) is None or not self._is_wanted(slot, first_leg, oldest):
-                if slot is not None:
-                    ring.release()
-                elif is_over():
-                    return None
-                else:
-                    yield
-            slots.append(slot)
-        return self._store(slots, store)
+        while True:
+            version = newest()
+            found = [(ring, self._wanted(ring, first_leg, version, max_lag)) for ring in self._rings]
+            there = [(ring, slot) for ring, slot in found if slot is not None]
+            if there:
+                self._held = [ring for ring, _ in there]
+                return self._store([slot for _, slot in there], version, store)
+            if is_over():
+                return None
+            yield
 
-    def take_dropped(self) -> int:
-        """Fragments that were too old, since this was last asked."""
-        dropped, self._dropped = self._dropped, 0
-        return dropped
+    def take_tally(self) -> SyncTally:
+        """How old the fragments were and how many of them too old, since this was last asked."""
+        tally, self._tally = self._tally, SyncTally()
+        return tally
 
     def close(self, leg: int) -> None:
         """Tell rollout workers that play until they hear otherwise that ``leg`` is over."""
@@ -78,22 +96,26 @@ class Intake:
         """Whether :meth:`close` has been called for ``leg``."""
         return all(ring.is_closed(leg) for ring in self._rings)
 
-    def _is_wanted(self, slot: Slot, first_leg: int, oldest: int | None) -> bool:
-        if slot.meta["sequence"] < first_leg:
-            return False
-        if oldest is not None and slot.meta["policy_version"] < oldest:
-            self._dropped += 1
-            return False
-        return True
+    def _wanted(self, ring: Ring, first_leg: int, version: int, max_lag: int | None) -> Slot | None:
+        """The ring's oldest record that is of any use."""
+        while (slot := ring.try_read()) is not None:
+            of_now = slot.meta["sequence"] >= first_leg
+            if of_now and (max_lag is None or version - slot.meta["policy_version"] <= max_lag):
+                break
+            self._tally.fragments_dropped += of_now
+            ring.release()
+        return slot
 
-    def _store(self, slots: Sequence[Slot], store: Store) -> ShardOfRound:
+    def _store(self, slots: Sequence[Slot], version: int, store: Store) -> ShardOfRound:
+        for slot in slots:  # the rollout may know of a version that has not arrived here
+            count(self._tally.policy_lag, max(0, version - slot.meta["policy_version"]))
         fragments = self._post_process(slots)
         for fragment in fragments:
             store.add(fragment)
         return ShardOfRound(
+            fragments=len(slots),
             decisions=sum(fragment.num_decisions for fragment in fragments),
             env_steps=sum(slot.meta["env_steps"] for slot in slots),
-            policy_version=min(slot.meta["policy_version"] for slot in slots),
         )
 
     @property
@@ -102,9 +124,10 @@ class Intake:
         return min(ring.tail for ring in self._rings)
 
     def release(self) -> None:
-        """Hand the round's slots back: not before it has been learnt from, for on-policy batches are views of them."""
-        for ring in self._rings:
+        """Hand the slots back: not before they have been learnt from, for on-policy batches are views of them."""
+        for ring in self._held:
             ring.release()
+        self._held = []
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from malib_lite.agent.sync_tally import SyncTally
 from malib_lite.backend.members import Member
 from malib_lite.runtime.actors import Call, Runtime
 
@@ -68,12 +69,14 @@ class TrainingManager:
                 "policy_id": policy_id, "num_rounds": num_rounds, "base_sequence": self.rounds, "leg": self.legs
             }  # fmt: skip
             for number in range(self._num_gradient_workers):
-                calls[self.worker(runtime_id, number)] = Call("work", {**rounds, "horizon": self._horizon})
+                calls[self.worker(runtime_id, number)] = Call(
+                    "work", {**rounds, "horizon": self._horizon, "first_version": self.versions[runtime_id]}
+                )
             calls[self.actor(runtime_id)] = Call("train", {**rounds, "max_updates": max_updates})
         return calls
 
     def advance(self, results: Mapping[str, Any], num_rounds: int) -> dict[str, dict[str, Any]]:
-        """Note what the calls brought; returns each runtime id's report."""
+        """Note what the calls brought; returns each runtime id's report, with the :class:`SyncTally` under "sync"."""
         self.rounds += num_rounds
         self.legs += 1
         reports = {runtime_id: results[self.actor(runtime_id)] for runtime_id in self.runtime_ids}
@@ -83,10 +86,10 @@ class TrainingManager:
             for name in shares[0]["metrics"] if shares else ():
                 values = [share["metrics"][name] for share in shares if name in share["metrics"]]
                 report["metrics"][name] = sum(values) / len(values)
-            report["fragments_dropped"] = sum(share["dropped"] for share in shares)
-            for number, share in enumerate(shares):
-                for what, seconds in share["waited_s"].items():
-                    report[f"worker_{number}_waited_for_{what}_s"] = seconds
+            report["sync"] = SyncTally.from_json(report["sync"])
+            for share in shares:
+                report["sync"].add(SyncTally.from_json(share["sync"]))
+            report["metrics"]["policy_lag"] = report["sync"].mean("policy_lag")
         return reports
 
     def save(self, policies: Mapping[str, str]) -> dict[str, Member]:

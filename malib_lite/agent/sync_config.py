@@ -15,16 +15,22 @@ class SyncConfig:
     sync: Literal["bsp", "asp", "bap", "ssp"] = option(
         "bsp", "bsp: all in lockstep; asp: nobody waits; bap and ssp: nobody gets too far ahead"
     )
-    staleness: NonNegativeInt = option(2, "S of bap and ssp: iterations that the fastest may be ahead of the slowest")
+    staleness: NonNegativeInt = option(
+        2, "S of bap and ssp: iterations that the fastest may be ahead of the slowest, rounds that the rollout may be"
+    )
     longest_iteration_s: PositiveFloat | None = option(
         None, "an iteration that lasts longer is interrupted and its gradient ignored (not bsp); None: never"
     )
     max_lag: NonNegativeInt | None = option(
-        None, "fragments played by a policy more versions old are dropped and counted (not bsp); None: none are"
+        None, "fragments of a policy more versions old are dropped and counted; None: S with bap and ssp, any with asp"
     )
     delays: tuple[NonNegativeFloat, ...] = option(
         (), "seconds that each gradient worker sleeps in every iteration: to see what uneven workers do in each mode"
     )
+
+    def __post_init__(self) -> None:
+        if self.lockstep and self.max_lag is not None:
+            raise ValueError(f"'max_lag' = {self.max_lag}: with 'sync' = 'bsp' no fragment is ever old")
 
     @property
     def lockstep(self) -> bool:
@@ -32,6 +38,20 @@ class SyncConfig:
         return self.sync == "bsp"
 
     @property
-    def num_gradient_workers(self) -> int:
-        """0 where learners learn themselves."""
-        return 0 if self.lockstep and self.learners == 1 else self.learners
+    def is_bounded(self) -> bool:
+        """Whether S counts."""
+        return self.sync in ("bap", "ssp")
+
+    @property
+    def lag_bound(self) -> int | None:
+        """The most versions that a policy may be behind when what it played is learnt from; None: any number."""
+        return self.staleness if self.is_bounded and self.max_lag is None else self.max_lag
+
+    def rollout_lead(self, num_gradient_workers: int) -> int | None:
+        """How many rounds the rollout may be ahead of the learners; None: it never waits for them.
+
+        Gradient workers that are not in lockstep have no rounds: what is too old for them is dropped.
+        """
+        if self.lockstep:
+            return 0
+        return self.lag_bound if self.is_bounded and num_gradient_workers == 0 else None

@@ -82,7 +82,7 @@ class WorkerSpec:
     subproc: Subproc | None = None
     teams: frozenset[str] = frozenset()  # players whose trajectories are joint
     agent_ids: bool = False
-    lockstep: bool = True  # with the learners (BSP)
+    lead: int | None = 0  # rounds that it may be ahead of the learners; None: it waits for nobody (ASP)
 
 
 class RolloutWorker:
@@ -125,13 +125,13 @@ class RolloutWorker:
     ) -> Task:
         """Play for the learners.
 
-        In lockstep ``num_rounds`` fragments for each, each on exactly the version of its round. Otherwise on the
-        newest version that is there, until every learner has had enough.
+        ``num_rounds`` fragments for each, each on the newest version that is there, which is at most the allowed lead
+        older than the one of its round. If it is none, this is lockstep. Without a bound, until every learner has had
+        enough.
 
         Args:
             learners: id of the policy that is trained, by runtime id.
-            first_versions: version that the first round is played on, by runtime id; every further round waits for the
-                next one.
+            first_versions: version of the first round, by runtime id; every further round has the next one.
             base_sequence: records that each ring had seen before the first round. A worker that takes over from one
                 that died sees in the rings how far that one had come, and goes on from there.
             leg: number of the stretch of training.
@@ -153,14 +153,15 @@ class RolloutWorker:
                 seed = ("train", self._worker, number, base_sequence)
                 sampler.use_pools(self._make_pools(self._environments[number], pools, seed))
         self._opponents = opponents
-        if not self._spec.lockstep:
+        lead = self._spec.lead
+        if lead is None:
             yield from self._play_freely(learners, first_versions, leg)
             return self._take_books().to_json()
         done = min(ring.head for ring in self._rings.values()) - base_sequence
         for number in range(done, num_rounds):
             for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
                 policies = {runtime_id: learners[runtime_id] for runtime_id in arena}
-                versions = {runtime_id: first_versions[runtime_id] + number for runtime_id in arena}
+                versions = {runtime_id: first_versions[runtime_id] + number - lead for runtime_id in arena}
                 yield from self._play_round(sampler, policies, versions, base_sequence + number)
         return self._take_books().to_json()
 
@@ -240,24 +241,30 @@ class RolloutWorker:
     def _play_round(
         self, sampler: Sampler, policies: Mapping[str, str], versions: Mapping[str, int], sequence: int
     ) -> Generator[None, None, None]:
-        """One fragment for each learner of an arena."""
+        """One fragment for each learner of an arena, on policies of at least the given ``versions``."""
         due = {
             runtime_id: self._rings[runtime_id] for runtime_id in policies if self._rings[runtime_id].head == sequence
         }
         if not due:
             return  # whom this worker replaces had sent them before it died
-        for runtime_id, policy_id in policies.items():
-            snapshot = yield from self._client.wait_for(runtime_id, policy_id, versions[runtime_id])
-            learner = sampler.learners[self._spec.seats[runtime_id]]
-            learner.policy.import_state(snapshot.arrays)
-            learner.version = snapshot.version
         slots = {}
         for runtime_id, ring in self._rings.items():
             if runtime_id in policies:
                 while (slot := ring.try_reserve()) is None:
                     yield
                 slots[runtime_id] = slot
+        for runtime_id, policy_id in policies.items():  # after all waiting for room, so that it is the newest
+            yield from self._follow(sampler, runtime_id, policy_id, versions[runtime_id])
         self._fill(sampler, slots, sequence, due)
+
+    def _follow(self, sampler: Sampler, runtime_id: str, policy_id: str, version: int) -> Generator[None, None, None]:
+        """Have a learner act with the newest parameters there are, ``version`` or newer."""
+        newest = self._client.newest(runtime_id, policy_id)
+        if newest is None or newest.version < version:
+            newest = yield from self._client.wait_for(runtime_id, policy_id, version)
+        learner = sampler.learners[self._spec.seats[runtime_id]]
+        learner.policy.import_state(newest.arrays)
+        learner.version = newest.version
 
     def _fill(
         self, sampler: Sampler, slots: Mapping[str, Slot], sequence: int, due: Collection[str] | None = None
@@ -284,21 +291,14 @@ class RolloutWorker:
             for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
                 if all(self._rings[runtime_id].is_closed(leg) for runtime_id in arena):
                     continue
-                for runtime_id in arena:
-                    newest = self._client.newest(runtime_id, learners[runtime_id])
-                    if newest is None or newest.version < first_versions[runtime_id]:
-                        newest = yield from self._client.wait_for(
-                            runtime_id, learners[runtime_id], first_versions[runtime_id]
-                        )
-                    learner = sampler.learners[self._spec.seats[runtime_id]]
-                    learner.policy.import_state(newest.arrays)
-                    learner.version = newest.version
                 slots = {}
                 for runtime_id in arena:
                     ring = self._rings[runtime_id]
                     while (slot := ring.try_reserve(drop=ring.is_closed(leg))) is None:
                         yield
                     slots[runtime_id] = slot
+                for runtime_id in arena:
+                    yield from self._follow(sampler, runtime_id, learners[runtime_id], first_versions[runtime_id])
                 self._fill(sampler, slots, leg)
             yield
 

@@ -55,6 +55,7 @@ class Runtime(Protocol):
     """Runs actors. ``run`` is the one way to have them do something."""
 
     board: Board
+    replaced: dict[str, int]  # how often each actor was started again, of those who were
 
     def start(self, specs: Sequence[ActorSpec]) -> None:
         """Make the actors."""
@@ -78,6 +79,7 @@ class SerialRuntime:
 
     def __init__(self, num_actors: int, watch_every: int = 64) -> None:
         self.board = Board(bytearray(Board.num_bytes(num_actors)), num_actors)
+        self.replaced: dict[str, int] = {}  # nobody dies alone here
         self._services: dict[str, Service] = {}
         self._watch_every = watch_every
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
@@ -26,13 +26,20 @@ class MetricsWriter:
         self._lines = (folder / "metrics.jsonl").open("w", buffering=1)
         self._events = EventFileWriter(str(folder / "tensorboard"))
 
-    def write(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> dict[str, Any]:
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, Any],
+        timings: Mapping[str, float] | None = None,
+        histograms: Mapping[str, Mapping[int, int]] | None = None,
+    ) -> dict[str, Any]:
         """Write one report and return its line.
 
         Args:
             step: the horizontal axis: environment steps or iterations, whatever the scenario counts.
             values: numbers, strings and lists of them; numbers also become TensorBoard scalars.
             timings: what depends on the clock, in seconds or per second.
+            histograms: how often each value came, by name, for TensorBoard.
         """
         clock = {"wall_s": round(time.monotonic() - self._started, 3), **(timings or {})}
         line = {"step": step, **values, "time": clock}
@@ -44,6 +51,7 @@ class MetricsWriter:
                 for name, value in scalars.items()
                 if isinstance(value, int | float) and not isinstance(value, bool)
             ]
+            + [Summary.Value(tag=name, histo=_histogram(counts)) for name, counts in (histograms or {}).items()]
         )
         self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
         return line
@@ -52,6 +60,20 @@ class MetricsWriter:
         """Write out what is buffered."""
         self._lines.close()
         self._events.close()
+
+
+def _histogram(counts: Mapping[int, int]) -> HistogramProto:
+    """A bucket of width 1 around every whole number between the least and the greatest that came."""
+    least, greatest = min(counts), max(counts)
+    return HistogramProto(
+        min=least,
+        max=greatest,
+        num=sum(counts.values()),
+        sum=sum(value * times for value, times in counts.items()),
+        sum_squares=sum(value**2 * times for value, times in counts.items()),
+        bucket_limit=[value + 0.5 for value in range(least - 1, greatest + 1)],  # the first ends where values begin
+        bucket=[counts.get(value, 0) for value in range(least - 1, greatest + 1)],
+    )
 
 
 def finite(value: Any) -> Any:

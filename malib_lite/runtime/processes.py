@@ -77,6 +77,7 @@ class ProcessRuntime:
         self._num_actors = num_actors
         self._board_path = folder.allocate("board", Board.num_bytes(num_actors))
         self.board = Board(attach(self._board_path), num_actors)
+        self.replaced: dict[str, int] = {}
         self._context = _start_method(preload)
         self._hang_timeout_s = hang_timeout_s
         self._on_event = on_event
@@ -177,6 +178,7 @@ class ProcessRuntime:
             log = self._log_dir / f"{actor.spec.name}.log"
             raise ActorFailure(f"{actor.spec.name} {how}; its last words are in {log}:\n{_tail(log)}")
         actor.restarts_left -= 1
+        self.replaced[actor.spec.name] = self.replaced.get(actor.spec.name, 0) + 1
         self._on_event(f"{actor.spec.name} {how}; started again, {actor.restarts_left} restarts left")
         actor.pipe.close()
         actor.ready = False

@@ -8,7 +8,7 @@ from typing import Any
 
 from malib_lite.backend.members import Member
 from malib_lite.rollout.books import Books
-from malib_lite.scenarios.run import SYNC_COUNTS, Leg, Run
+from malib_lite.scenarios.run import Leg, Run
 from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.stopping import RewardImprovement
 from malib_lite.scenarios.training import Budget, train
@@ -84,7 +84,6 @@ class MARLScenario(Scenario):
         for runtime_id, report in leg.reports.items():
             values[f"{runtime_id}/updates"] = report["updates"]
             values.update({f"{runtime_id}/{name}": value for name, value in report["metrics"].items()})
-            values.update({f"{runtime_id}/{name}": report[name] for name in SYNC_COUNTS if name in report})
         return values
 
     def _returns(self, prefix: str, books: Books) -> dict[str, float]:
@@ -102,11 +101,10 @@ def _team_mean(books: Books) -> float:
 
 
 def _timings(leg: Leg) -> dict[str, float]:
-    timings = {}
-    for runtime_id, report in leg.reports.items():
-        timings[f"{runtime_id}/waited_share"] = round(report["waited_s"] / max(report["wall_s"], 1e-9), 3)
-        timings.update({f"{runtime_id}/{name}": s for name, s in report.items() if "_waited_for_" in name})
-    return timings
+    return {
+        f"{runtime_id}/waited_share": round(report["waited_s"] / max(report["wall_s"], 1e-9), 3)
+        for runtime_id, report in leg.reports.items()
+    }
 
 
 def _line(leg: Leg, values: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from malib_lite.agent.manager import TrainingManager
+from malib_lite.agent.sync_tally import SyncTally
 from malib_lite.backend.members import MemberFolder
 from malib_lite.rollout.books import Books
 from malib_lite.rollout.manager import RolloutWorkerManager
@@ -15,9 +16,6 @@ from malib_lite.runtime.actors import Runtime
 from malib_lite.runtime.console import Console
 from malib_lite.runtime.metrics import MetricsWriter
 from malib_lite.runtime.run_folder import RunFolder
-
-# What learners report of their gradient workers
-SYNC_COUNTS = ("gradients_applied", "gradients_ignored", "fragments_dropped", "max_staleness")
 
 
 @dataclass
@@ -46,8 +44,9 @@ class Run:
     episodes: int = 0
     updates: int = 0
     env_crashes: int = 0
-    sync: dict[str, dict[str, float]] = field(default_factory=dict)  # what sync modes did, by runtime id
+    sync: dict[str, SyncTally] = field(default_factory=dict)  # what sync modes did, by runtime id
     timelines: dict[str, list[Any]] = field(default_factory=dict)  # of gradient workers, from the busiest leg
+    _unreported: dict[str, SyncTally] = field(default_factory=dict)  # the part of it since the last report
     _bar: Callable[[int, str], None] = lambda done, note: None
     _unit: str = ""
     _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -69,18 +68,11 @@ class Run:
         self.episodes += leg.books.length.count
         self.updates += sum(report["new_updates"] for report in leg.reports.values())
         for runtime_id, report in leg.reports.items():
-            self._count_sync(runtime_id, report)
+            for tallies in (self.sync, self._unreported):
+                tallies.setdefault(runtime_id, SyncTally()).add(report["sync"])
+            if len(report["timeline"]) > len(self.timelines.get(runtime_id, [])):
+                self.timelines[runtime_id] = report["timeline"]
         self.count_crashes(leg.books)
-
-    def _count_sync(self, runtime_id: str, report: Mapping[str, Any]) -> None:
-        if "gradients_applied" in report:
-            counts = {name: report[name] for name in (*SYNC_COUNTS, "wall_s")}
-            before = self.sync.setdefault(runtime_id, dict.fromkeys(counts, 0))
-            for name, count in counts.items():
-                before[name] = max(before[name], count) if name.startswith("max_") else before[name] + count
-        timeline = report.get("timeline", [])
-        if len(timeline) > len(self.timelines.get(runtime_id, [])):
-            self.timelines[runtime_id] = timeline
 
     def count_crashes(self, books: Books) -> None:
         """Add the processes of environments that died, and say so; those of evaluations count, too."""
@@ -89,6 +81,13 @@ class Run:
             self.console.say(f"environment processes that died and were replaced: {books.env_crashes} (see logs/)")
 
     def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
-        """Write one report to the metrics."""
-        self.reports.append(self.metrics.write(step, values, timings))
+        """Write one report to the metrics, with what the sync modes did since the last one."""
+        tallies, self._unreported = self._unreported, {}
+        values, timings = dict(values), {"replaced": sum(self.runtime.replaced.values()), **(timings or {})}
+        histograms: dict[str, Mapping[int, int]] = {}
+        for runtime_id, tally in tallies.items():
+            values |= {f"{runtime_id}/{name}": number for name, number in tally.counts().items()}
+            timings |= {f"{runtime_id}/{name}": seconds for name, seconds in tally.seconds().items()}
+            histograms |= {f"{runtime_id}/{name}": counts for name, counts in tally.histograms().items()}
+        self.reports.append(self.metrics.write(step, values, timings, histograms))
         self.watch()

@@ -12,6 +12,7 @@ from gymnasium.spaces.utils import flatdim
 
 from malib_lite import registry
 from malib_lite.agent.agent_interface import AgentInterface
+from malib_lite.agent.async_agent import AsyncAgent
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.agent.team_agent import TeamAgent
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 AgentClass = type[AgentInterface]  # an alias: the field below is itself called "type"
+AGENTS: dict[str, AgentClass] = {cls.__name__: cls for cls in (IndependentAgent, TeamAgent, AsyncAgent)}
 TEAM = "team"  # the runtime id of all agents together
 
 
@@ -41,7 +43,9 @@ TEAM = "team"  # the runtime id of all agents together
 class TrainingConfig(SyncConfig):
     """The ``training_config`` of MALib's documents."""
 
-    type: AgentClass | None = option(None, "the kind of agent interface; None: the one that the algorithm needs")
+    type: AgentClass | str | None = option(
+        None, "IndependentAgent, TeamAgent, AsyncAgent, or a class of your own; None: the one that the algorithm needs"
+    )
     device: str = option("cpu", "where policies learn: cpu, cuda (the first GPU), cuda:1; they play on the CPU")
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
@@ -157,6 +161,16 @@ class Scenario(ABC):
         return max(self.rollout.num_workers, self.training.learners)
 
     @property
+    def num_gradient_workers(self) -> int:
+        """Of each learner; 0 where learners compute their gradients themselves."""
+        return max((kind.num_gradient_workers(self.training) for kind in self.interfaces.values()), default=0)
+
+    @property
+    def rollout_lead(self) -> int | None:
+        """How many rounds the rollout may be ahead of the learners; None: it never waits for them."""
+        return self.training.rollout_lead(self.num_gradient_workers)
+
+    @property
     def whole_episodes(self) -> bool:
         """Whether fragments end with whole episodes."""
         if self.rollout.batch_mode == "auto":
@@ -192,6 +206,7 @@ class Scenario(ABC):
             "trainer": _one_or_all(trainers),
             "model": _one_or_all(models),
             "training": {
+                "type": getattr(self.training.type, "__name__", self.training.type),
                 **{field.name: getattr(self.training, field.name) for field in dataclasses.fields(SyncConfig)},
                 "device": self.training.device,
             },
@@ -245,16 +260,21 @@ class Scenario(ABC):
         self.trainers[runtime_id] = (trainer_class, settings)
         self.interfaces[runtime_id] = self._interface(trainer_class)
         modules = self.policies[runtime_id].make(0).modules()
-        if self.training.num_gradient_workers and any(isinstance(module, RunningNormaliser) for module in modules):
+        if self.num_gradient_workers and any(isinstance(module, RunningNormaliser) for module in modules):
             raise ConfigError(
-                f"'training.learners' = {self.training.learners}, 'training.sync' = '{self.training.sync}': running "
-                "statistics (the model's normalise_...) are those of one learner in lockstep (1, 'bsp')"
+                f"'training.learners' = {self.training.learners}: gradient workers share no running statistics (the "
+                "model's normalise_...), which are for one learner (1, and no AsyncAgent)"
             )
 
     def _interface(self, trainer_class: type[Trainer[Any, Any]]) -> type[AgentInterface]:
         """The kind of agent interface that feeds a trainer."""
         fitting = TeamAgent if trainer_class.joint else IndependentAgent
         chosen = self.training.type or fitting
+        if isinstance(chosen, str):
+            if chosen not in AGENTS:
+                raise ConfigError(f"'training.type' = '{chosen}': {suggest(chosen, AGENTS)}")
+            chosen = AGENTS[chosen]
+        chosen.num_gradient_workers(self.training)  # raises where it does not go with the sync mode
         if issubclass(chosen, TeamAgent) != trainer_class.joint:
             raise ConfigError(
                 f"'training.type' = {chosen.__name__}: {trainer_class.__name__} learns from "

@@ -125,7 +125,7 @@ class SyncMode(ABC):
         if worker not in self._clocks:
             raise ValueError(f"worker {worker} is not a member (members: {sorted(self._clocks)}): it has to join first")
         if worker not in self._under_way:
-            lead = self._lead(worker)
+            lead = self.lead(worker)
             if not self._may_begin(lead):
                 return None
             self._max_staleness = max(self._max_staleness, lead)
@@ -159,7 +159,7 @@ class SyncMode(ABC):
         be stopped, and is still busy with an iteration interrupted before, holds up the others no longer than one
         that can. A worker that has to wait for others, or has left, has no iteration to interrupt: nothing changes.
         """
-        if worker in self._under_way or (worker in self._clocks and self._may_begin(self._lead(worker))):
+        if worker in self._under_way or (worker in self._clocks and self._may_begin(self.lead(worker))):
             return self._complete(worker)
         return []
 
@@ -206,6 +206,10 @@ class SyncMode(ABC):
         """What each member that has begun an iteration is computing."""
         return MappingProxyType(self._under_way)
 
+    def lead(self, worker: int) -> int:
+        """How far a member is ahead of the slowest one: its clock minus theirs."""
+        return self._clocks[worker] - self._slowest()
+
     @property
     def staleness(self) -> int:
         """Fastest clock minus slowest clock among the members now; one above the largest lead while the fastest waits
@@ -222,9 +226,6 @@ class SyncMode(ABC):
     def _slowest(self) -> int:
         """The slowest member's clock; without members the first iteration that nobody has begun."""
         return min(self._clocks.values(), default=max(self._departed.values(), default=0))
-
-    def _lead(self, worker: int) -> int:
-        return self._clocks[worker] - self._slowest()
 
     def _complete(self, worker: int) -> list[Aggregate]:
         self._under_way.pop(worker, None)
