@@ -11,7 +11,8 @@ Deviations:
     epsilon stands outside the root. Adam is offered, too. The gradient's norm is clipped and the learning rate falls
     linearly. Optionally observations and rewards are normalised by running statistics, which move when a round arrives,
     and the noise of continuous actions is a function of the observation (gSDE, Raffin et al. 2021,
-    https://arxiv.org/abs/2005.05719).
+    https://arxiv.org/abs/2005.05719). Where rounds are older than the policy (``vtrace``), rewards are weighed as in
+    Espeholt et al. 2018 (https://arxiv.org/abs/1802.01561).
     Values are computed when a round arrives, not recorded while playing: the final observations of truncated episodes
     are valued like all others.
 
@@ -31,8 +32,8 @@ import torch
 
 from malib_lite.algorithms.actor_critic import ActorCriticPolicy
 from malib_lite.algorithms.optimiser import finite, make_adam, step
-from malib_lite.algorithms.returns import accumulated_rewards, gae, n_step_returns, rows_to_value
-from malib_lite.algorithms.sequences import Seen, Sequences, whole_round
+from malib_lite.algorithms.returns import accumulated_rewards, gae, n_step_returns, rows_to_value, vtrace
+from malib_lite.algorithms.sequences import Seen, Sequences
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
@@ -57,6 +58,7 @@ class A2CConfig:
     discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
     gae_lambda: Fraction = option(1.0, "lambda: 0 trusts the critic, 1 the rewards up to the fragment's end")
     n_step: PositiveInt | None = option(None, "rewards in a return before the critic's value; None: as gae_lambda says")
+    vtrace: bool = option(False, "weigh rewards by how likely what was played is for the policy now (see sync)")
     normalise_advantages: bool = option(False, "to mean 0 and deviation 1 over a round")
     # optimisation
     optimiser: Literal["rmsprop", "adam"] = option("rmsprop", "rmsprop as in the paper, or adam")
@@ -70,6 +72,10 @@ class A2CConfig:
     def __post_init__(self) -> None:
         if self.n_step is not None and self.gae_lambda < 1.0:
             raise ValueError(f"'n_step' = {self.n_step} and 'gae_lambda' = {self.gae_lambda}: set one of them")
+        if self.n_step is not None and self.vtrace:
+            raise ValueError(
+                f"'n_step' = {self.n_step} and 'vtrace' = True: set one of them; 'gae_lambda' goes with both"
+            )
 
 
 class A2CBatch(NamedTuple):
@@ -128,17 +134,17 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
             return
         if isinstance(self.policy.normaliser, RunningNormaliser):
             self.policy.normaliser.update(batch.observation[:-1][valid])
-        needed = rows_to_value(batch.terminated, valid)
-        value = np.zeros(needed.shape, np.float32)
-        with torch.no_grad():
-            features = self.policy.recall(*whole_round(batch, self.device))[self.tensor(needed)]
-            value[needed] = self.policy.value(features).cpu().numpy()
+        value, log_prob = self.policy.estimates(batch, rows_to_value(batch.terminated, valid), c.vtrace, self.device)
         stream = (self._reward(batch), value, batch.terminated, batch.truncated, valid, c.discount)
-        if c.n_step is None:
-            advantage = gae(*stream, c.gae_lambda)[valid]
+        if log_prob is not None:
+            target_t, advantage_t = vtrace(log_prob - batch.extras["log_prob"], *stream, trace_lambda=c.gae_lambda)
+            advantage, value_target = advantage_t[valid], target_t[valid]
         else:
-            advantage = (n_step_returns(*stream, c.n_step) - value[:-1])[valid]
-        value_target = advantage + value[:-1][valid]
+            advantage_t = (
+                gae(*stream, c.gae_lambda) if c.n_step is None else n_step_returns(*stream, c.n_step) - value[:-1]
+            )
+            advantage = advantage_t[valid]
+            value_target = advantage + value[:-1][valid]
         if c.normalise_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         sequences = Sequences(batch, len(valid) if self.policy.memory_size else 1, self.device)

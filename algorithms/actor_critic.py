@@ -1,15 +1,22 @@
-"""The policy that A2C and PPO share: an actor, and a critic of the same observations, behind the same memory."""
+"""The policy that A2C and PPO share: an actor, and a critic of the same observations, behind the same memory.
+
+It remembers how likely its actions were when it played them: what is learnt from may be older than the learner's policy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
 
+from malib_lite.algorithms.sequences import whole_round
 from malib_lite.config import build
+from malib_lite.contracts.data import Field, Trajectories
+from malib_lite.contracts.devices import to_tensor
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.models.actors import ActorCriticConfig, make_actor, make_normaliser, restart_noise
 from malib_lite.models.distributions import MaskedCategorical, ProbaDistribution
@@ -46,6 +53,10 @@ class ActorCriticPolicy(Policy):
         check_actor_spaces(cls.algorithm, observation_space, action_space)
 
     @property
+    def extra_fields(self) -> dict[str, Field]:
+        return {"log_prob": Field((), np.dtype(np.float32))}
+
+    @property
     def memory_size(self) -> int:
         return self.memory.size
 
@@ -72,6 +83,30 @@ class ActorCriticPolicy(Policy):
         value: torch.Tensor = self.critic(features).squeeze(-1)
         return value
 
+    def estimates(
+        self, batch: Trajectories, needed: np.ndarray, with_log_prob: bool, device: torch.device
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the networks, which are on ``device``, say now of a round.
+
+        Returns:
+            V (T + 1, S) float32 where ``needed`` (T + 1, S), zeros elsewhere; and log pi(a|s) of the actions that were
+            played (T, S) float32, zeros where not valid, if it is asked for.
+        """
+        value, log_prob = np.zeros(needed.shape, np.float32), np.zeros(batch.valid.shape, np.float32)
+        valid, mask = batch.valid, batch.action_mask
+        with torch.no_grad():
+            features = self.recall(*whole_round(batch, device))
+            value[needed] = self.value(features[to_tensor(needed, device)]).cpu().numpy()
+            if not with_log_prob:
+                return value, None
+            distribution = self.distribution(
+                features[:-1][to_tensor(valid, device)],
+                None if mask is None else to_tensor(mask[:-1][valid], device),
+            )
+            action = to_tensor(batch.action[valid], device)
+            log_prob[valid] = distribution.log_prob(action).cpu().numpy()
+        return value, log_prob
+
     def compute_action(
         self,
         observation: torch.Tensor,
@@ -83,8 +118,7 @@ class ActorCriticPolicy(Policy):
         distribution = self.distribution(features, act_mask)
         action = distribution.mode if evaluate else distribution.draw(self.generator)
         log_prob = distribution.log_prob(action)
-        extras = {"log_prob": log_prob} if "log_prob" in self.extra_fields else {}
-        return PolicyOutput(action, log_prob, extras, hidden_state)
+        return PolicyOutput(action, log_prob, {"log_prob": log_prob}, hidden_state)
 
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False

@@ -14,6 +14,10 @@ Deviations:
     the end, observations and rewards be normalised by running statistics (Engstrom et al. 2020, Implementation matters
     in deep policy gradients, https://arxiv.org/abs/2005.12729), and the noise of continuous actions be a function of
     the observation (gSDE, Raffin et al. 2021, https://arxiv.org/abs/2005.05719).
+    Where rounds are older than the policy, the ratio of equation 7 is to the policy that played. With ``vtrace`` it is
+    to the policy that the round found when it arrived, and what happened in between is weighed in the advantages and
+    targets of Espeholt et al. 2018 (https://arxiv.org/abs/1802.01561): the clip then bounds what this round does, as in
+    the decoupled objective of Hilton et al. 2022 (https://arxiv.org/abs/2110.00641).
     Statistics move when a round arrives, before its updates: what that does to the policy counts in the ratio.
     Values are computed when a round arrives, not recorded while playing: the sampler never runs the critic, and the
     final observations of truncated episodes are valued like all others.
@@ -36,8 +40,8 @@ import torch
 
 from malib_lite.algorithms.actor_critic import ActorCriticPolicy
 from malib_lite.algorithms.optimiser import finite, make_adam, step
-from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value
-from malib_lite.algorithms.sequences import Seen, Sequences, whole_round
+from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value, vtrace
+from malib_lite.algorithms.sequences import Seen, Sequences
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
@@ -47,7 +51,7 @@ from malib_lite.config import (
     defaults,
     option,
 )
-from malib_lite.contracts.data import Field, OnPolicySpec, Trajectories
+from malib_lite.contracts.data import OnPolicySpec, Trajectories
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.actors import ActorCriticConfig
 from malib_lite.models.normaliser import RunningNormaliser
@@ -61,6 +65,7 @@ class PPOConfig:
     # returns
     discount: Fraction = option(0.99, "gamma, the worth of a reward one decision later")
     gae_lambda: Fraction = option(0.95, "lambda: 0 trusts the critic, 1 the rewards that were seen")
+    vtrace: bool = option(False, "weigh rewards by how likely what was played is for the policy now (see sync)")
     normalise_advantages: bool = option(True, "to mean 0 and deviation 1 over a round")
     # optimisation
     learning_rate: NonNegativeFloat = option(1e-3, "Adam's step size at the beginning")
@@ -131,10 +136,6 @@ class PPOPolicy(ActorCriticPolicy):
 
     algorithm = "ppo"
 
-    @property
-    def extra_fields(self) -> dict[str, Field]:
-        return {"log_prob": Field((), np.dtype(np.float32))}
-
 
 class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     """Algorithm 1: advantages of a round, then epochs of minibatches."""
@@ -173,20 +174,20 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
     def _prepare(self, batch: Trajectories) -> dict[str, np.ndarray]:
         """What minibatches hold beside what was seen, with advantages and value targets: (T, S, ...) each."""
         c, valid = self.config, batch.valid
-        needed = rows_to_value(batch.terminated, valid)
-        value = np.zeros(needed.shape, np.float32)
-        with torch.no_grad():
-            features = self.policy.recall(*whole_round(batch, self.device))[self.tensor(needed)]
-            value[needed] = self.policy.value(features).cpu().numpy()
-        reward = self._reward(batch)
-        advantage = gae(reward, value, batch.terminated, batch.truncated, valid, c.discount, c.gae_lambda)
-        value_target = advantage + value[:-1]
+        value, log_prob = self.policy.estimates(batch, rows_to_value(batch.terminated, valid), c.vtrace, self.device)
+        stream = (self._reward(batch), value, batch.terminated, batch.truncated, valid, c.discount)
+        if log_prob is not None:
+            value_target, advantage = vtrace(log_prob - batch.extras["log_prob"], *stream, trace_lambda=c.gae_lambda)
+        else:
+            log_prob = batch.extras["log_prob"]
+            advantage = gae(*stream, c.gae_lambda)
+            value_target = advantage + value[:-1]
         if c.normalise_advantages:
             of_decisions = advantage[valid]
             advantage = (advantage - of_decisions.mean()) / (of_decisions.std() + 1e-8)
         arrays = {
             "action": batch.action,
-            "log_prob": batch.extras["log_prob"],
+            "log_prob": log_prob,
             "advantage": advantage,
             "value": value[:-1],
             "value_target": value_target,

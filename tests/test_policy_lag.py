@@ -38,7 +38,9 @@ def test_the_rollout_runs_ahead_by_as_much_as_it_may(tmp_path, sync, staleness):
 
 def test_without_any_lead_it_is_lockstep(tmp_path):
     """P3: to the bit; and with some it is not."""
-    lags = {name: play(tmp_path / name, name[:3], int(name[4:] or 0), steps=3200) for name in ("bsp-", "bap-0", "bap-1")}
+    lags = {
+        name: play(tmp_path / name, name[:3], int(name[4:] or 0), steps=3200) for name in ("bsp-", "bap-0", "bap-1")
+    }
     digests = {name: policies(tmp_path / name) for name in lags}
     assert lags["bsp-"]["policy_lag"].keys() == lags["bap-0"]["policy_lag"].keys() == {"0"}  # P10
     assert digests["bsp-"] == digests["bap-0"] != digests["bap-1"]
