@@ -73,9 +73,7 @@ class A2CConfig:
         if self.n_step is not None and self.gae_lambda < 1.0:
             raise ValueError(f"'n_step' = {self.n_step} and 'gae_lambda' = {self.gae_lambda}: set one of them")
         if self.n_step is not None and self.vtrace:
-            raise ValueError(
-                f"'n_step' = {self.n_step} and 'vtrace' = True: set one of them; 'gae_lambda' goes with both"
-            )
+            raise ValueError(f"'n_step' = {self.n_step} and 'vtrace' = True: set one of them")
 
 
 class A2CBatch(NamedTuple):
@@ -140,10 +138,10 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
             target_t, advantage_t = vtrace(log_prob - batch.extras["log_prob"], *stream, trace_lambda=c.gae_lambda)
             advantage, value_target = advantage_t[valid], target_t[valid]
         else:
-            advantage_t = (
-                gae(*stream, c.gae_lambda) if c.n_step is None else n_step_returns(*stream, c.n_step) - value[:-1]
-            )
-            advantage = advantage_t[valid]
+            if c.n_step is None:
+                advantage = gae(*stream, c.gae_lambda)[valid]
+            else:
+                advantage = (n_step_returns(*stream, c.n_step) - value[:-1])[valid]
             value_target = advantage + value[:-1][valid]
         if c.normalise_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

@@ -1,6 +1,6 @@
 """The policy that A2C and PPO share: an actor, and a critic of the same observations, behind the same memory.
 
-It remembers how likely its actions were when it played them: what is learnt from may be older than the learner's policy.
+It notes how likely its actions were when it played them: what is learnt from may be older than the policy that learns.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_lags_between_processes_are_what_the_mode_says(tmp_path, sync, staleness
 @pytest.mark.slow
 @pytest.mark.parametrize("staleness", [0, 2])
 def test_gradient_workers_drop_what_is_too_old(tmp_path, staleness):
-    """P10 with gradient workers, whose rollout does not wait: what is learnt from keeps the bound, the rest is counted."""
+    """P10 with gradient workers, whose rollout does not wait: the bound is kept, the rest is counted."""
     counts = play(tmp_path, "bap", staleness, workers=2, learners=2)
     assert max(map(int, counts["policy_lag"])) <= staleness
     assert counts["fragments_dropped"] > 0 or staleness > 0

@@ -96,7 +96,7 @@ def test_what_another_policy_played_counts_by_how_likely_it_is_now(module):
 @BOTH
 @pytest.mark.parametrize("vtrace", [True, False])
 def test_the_critic_of_a_learner_that_has_moved_on_values_the_learner(module, vtrace):
-    """What plays stays uniform for ever and earns 1/4; the learner comes to earn 1, and only V-trace's critic sees it."""
+    """What plays stays uniform and earns 1/4; the learner comes to earn 1, and only V-trace's critic sees it."""
     policy, trainer = make(
         module.ALGORITHM, spaces.Discrete(2), spaces.Discrete(4), settings(module, vtrace=vtrace, learning_rate=0.02),
         {"hidden_sizes": ()},
