@@ -58,7 +58,7 @@ def test_without_gradient_workers_too(tmp_path, sync):
 
 @MODES
 def test_who_pauses_goes_on_and_is_not_replaced(tmp_path, sync):
-    main = start(tmp_path, sync, hang_timeout_s=100)
+    main = start(tmp_path, sync, "--training.delays", "[0.05,0.05]", steps=30_000, hang_timeout_s=100)
     wait_until(lambda: reported(tmp_path, 2))
     for _ in range(3):
         pid = process_id(tmp_path, "gradients-agent-1")
