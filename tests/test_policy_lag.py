@@ -1,8 +1,10 @@
 """Rollout and learner under the sync modes: how old is what is learnt from (P1 to P3, P10)."""
 
 import json
+from collections import Counter, defaultdict
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_gradient_workers import MOVES, ROWS, SEEN, STREAMS, policies, policy_spec
 from test_learning import train
 
@@ -120,6 +122,40 @@ def test_what_is_too_old_or_of_another_policy_is_thrown_away(rings):
     assert take(intake, newest=4, max_lag=2).fragments == 1
     tally = intake.take_tally()
     assert (tally.fragments_dropped, tally.policy_lag) == (1, {2: 1})
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def histograms(folder):
+    """Of a run, from TensorBoard's file: how often each value came, added up over the reports."""
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"histograms": 0}).Reload()
+    totals = defaultdict(Counter)
+    for name in events.Tags()["histograms"]:
+        for event in events.Histograms(name):
+            value = event.histogram_value
+            assert value.num == sum(value.bucket)
+            limits = (limit - 0.5 for limit in value.bucket_limit)
+            totals[name].update({str(int(v)): int(n) for v, n in zip(limits, value.bucket, strict=True) if n})
+    return totals
+
+
+@pytest.mark.parametrize("sync", ["bsp", "bap", "asp"])
+def test_what_is_counted_is_shown_and_adds_up(tmp_path, sync):
+    """In the metrics, for each worker and together, in TensorBoard's histograms and in the summary."""
+    summary = train(
+        tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="ppo", sync=sync, learners=2, steps=2000,
+        rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 64}, trainer={"num_epochs": 2},
+    )  # fmt: skip
+    counts, shown = summary["sync"]["agent"], histograms(tmp_path)
+    for name in ("staleness", "gradient_lag", "policy_lag"):
+        assert shown[f"agent/{name}"] == Counter(counts[name])
+    each = [counts[f"worker_{number}_gradients_applied"] for number in range(2)]
+    assert sum(each) == counts["gradients_applied"] == sum(counts["gradient_lag"].values()) and min(each) > 0
+    assert sum(counts["staleness"].values()) >= counts["gradients_applied"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line["agent/worker_1_gradients_applied"] for line in lines) == each[1]
+    assert all(line["time"]["agent/worker_0_waited_for_permits_s"] >= 0 for line in lines)
 
 
 # -- the agent that is asynchronous by name ------------------------------------------------------------------------
