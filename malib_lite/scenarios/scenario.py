@@ -51,6 +51,7 @@ class TrainingConfig(SyncConfig):
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.device != "cpu" and self.device not in known_devices():
             raise ValueError(f"'training.device' = '{self.device}': what there is here: {', '.join(known_devices())}")
 
