@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 
 import gymnasium
@@ -21,6 +22,7 @@ from malib_lite.algorithms.random_policy import RandomPolicy
 from malib_lite.backend.ring import Slot, SlotLayout
 from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.environments import describe_environment
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.recorder import trajectory_fields
 from malib_lite.rollout.sampler import Sampler
 from malib_lite.rollout.subproc_env import SubprocVectorEnv
@@ -58,13 +60,13 @@ def rollout_cartpole(num_envs: int, num_steps: int) -> float:
     venv = vectorise(describe_environment("gym/CartPole-v1"), num_envs, seed=0)
     observation_space, action_space = venv.observation_spaces["agent"], venv.action_spaces["agent"]
     policy = RandomPolicy(observation_space, action_space)
-    sampler = Sampler(venv, {"agent": ["agent"]}, {"agent": policy}, FRAGMENT, whole_episodes=False)
+    sampler = Sampler(venv, {"agent": ["agent"]}, LocalInference({"agent": policy}), FRAGMENT, whole_episodes=False)
     layout = SlotLayout(trajectory_fields(observation_space, action_space, policy.extra_fields, FRAGMENT, num_envs))
     slot = Slot(bytearray(layout.num_bytes), 0, layout)
-    sampler.play({"agent": slot})  # the first fragment pays for pages that were never touched
+    deque(sampler.play({"agent": slot}))  # the first fragment pays for pages that were never touched
     num_fragments = max(1, num_steps // FRAGMENT)
     sampler.take_books()
-    elapsed = seconds(lambda: [sampler.play({"agent": slot}) for _ in range(num_fragments)] and None)
+    elapsed = seconds(lambda: [deque(sampler.play({"agent": slot})) for _ in range(num_fragments)] and None)
     return sampler.take_books().env_steps / REPEATS / elapsed
 
 

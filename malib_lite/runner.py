@@ -18,8 +18,11 @@ from malib_lite.agent.gradient_worker import GradientWorker, GradientWorkerSpec
 from malib_lite.agent.gradients import NUM_PERMITS, PERMIT_LAYOUT, WorkerLink, record_layout
 from malib_lite.agent.manager import TrainingManager
 from malib_lite.backend.bus import BusAddress, LocalAddress
+from malib_lite.backend.mailbox import MailboxSpec
 from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.ring import RingSpec, SlotLayout
+from malib_lite.rollout.inference.pipe import mailbox_layouts
+from malib_lite.rollout.inference.server import InferenceServer, InferenceSpec
 from malib_lite.rollout.manager import RolloutWorkerManager
 from malib_lite.rollout.recorder import trajectory_fields
 from malib_lite.rollout.rolloutworker import RolloutWorker, WorkerSpec
@@ -97,11 +100,13 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         stack.enter_context(_one_torch_thread())
         metrics = MetricsWriter(folder.path)
         stack.callback(metrics.close)
-        links = _links(scenario)
-        num_bytes = sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
+        links, mailboxes = _links(scenario), _mailboxes(scenario)
+        num_bytes = sum(mailbox.num_bytes for of_worker in mailboxes for mailbox in of_worker)
+        num_bytes += sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
         num_bytes += sum(ring.num_bytes for of_learner in links.values() for link in of_learner for ring in link)
         shared = None if serial else stack.enter_context(SharedFolder(num_bytes))
         rings = [{rid: ring.create(shared) for rid, ring in of_worker.items()} for of_worker in rings]
+        mailboxes = [[mailbox.create(shared) for mailbox in of_worker] for of_worker in mailboxes]
         links = {
             rid: [WorkerLink(*(ring.create(shared) for ring in link)) for link in of_learner]
             for rid, of_learner in links.items()
@@ -113,7 +118,7 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
             for n, rid in enumerate(scenario.seats)
         }
         members = MemberFolder(folder.path / "checkpoints" / "policies")
-        specs = _actors(scenario, folder, members, rings, links, addresses)
+        specs = _actors(scenario, folder, members, rings, mailboxes, links, addresses)
         runtime: Runtime
         if shared is None:
             runtime = SerialRuntime(len(specs))
@@ -127,7 +132,9 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         stack.callback(runtime.close)
         runtime.start(specs)
         training = TrainingManager(runtime, list(scenario.seats), scenario.num_gradient_workers)
-        workers = RolloutWorkerManager(runtime, scenario.num_workers, rollout.num_eval_threads)
+        workers = RolloutWorkerManager(
+            runtime, scenario.num_workers, rollout.num_eval_threads, rollout.inference_server == "pipe"
+        )
         run = Run(runtime, training, workers, folder, members, console, metrics)
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
         yield run
@@ -172,17 +179,58 @@ def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
     return links
 
 
+def _mailboxes(scenario: Scenario) -> list[list[MailboxSpec]]:
+    """Where rollout workers ask the inference server, by worker and arena; none has memory yet."""
+    if scenario.rollout.inference_server == "local":
+        return [[] for _ in range(scenario.num_workers)]
+    layouts = {}
+    for runtime_id, player in scenario.seats.items():
+        num_rows = scenario.rollout.num_env_per_thread * len(scenario.groups[player])
+        spec = scenario.policies[runtime_id]
+        policy = spec.make(0)
+        layouts[runtime_id] = mailbox_layouts(
+            spec.observation_space, spec.action_space, policy.extra_fields, policy.memory_size, num_rows
+        )
+    return [
+        [
+            MailboxSpec(
+                f"mailbox-{worker}-{number}",
+                {rid: layouts[rid][0] for rid in arena},
+                {rid: layouts[rid][1] for rid in arena},
+            )
+            for number, arena in enumerate(scenario.arenas())
+        ]
+        for worker in range(scenario.num_workers)
+    ]
+
+
 def _actors(
     scenario: Scenario,
     folder: RunFolder,
     members: MemberFolder,
     rings: list[dict[str, RingSpec]],
+    mailboxes: list[list[MailboxSpec]],
     links: Mapping[str, list[WorkerLink]],
     addresses: Mapping[str, Any],
 ) -> list[ActorSpec]:
     """The run's actors. Workers first: serial mode resumes in this order, and there is nothing to learn before."""
     if not scenario.plays:
         return []
+    return [
+        *_workers(scenario, members, rings, mailboxes, addresses),
+        *_inference_server(scenario, mailboxes, addresses),
+        *_learners(scenario, folder, members, rings, links, addresses),
+    ]
+
+
+def _workers(
+    scenario: Scenario,
+    members: MemberFolder,
+    rings: list[dict[str, RingSpec]],
+    mailboxes: list[list[MailboxSpec]],
+    addresses: Mapping[str, Any],
+) -> list[ActorSpec]:
+    """The rollout workers."""
     rollout = scenario.rollout
     worker_spec = WorkerSpec(
         env_description=scenario.env_description,
@@ -202,15 +250,47 @@ def _actors(
         agent_ids=rollout.agent_ids,
         lead=scenario.rollout_lead,
     )
-    workers = [
+    return [
         ActorSpec(
             RolloutWorkerManager.actor(worker),
             RolloutWorker,
-            {"spec": worker_spec, "worker": worker, "rings": of_worker},
+            {"spec": worker_spec, "worker": worker, "rings": of_worker, "mailboxes": mailboxes[worker]},
             restarts=rollout.worker_restarts,
         )
         for worker, of_worker in enumerate(rings)
     ]
+
+
+def _inference_server(
+    scenario: Scenario, mailboxes: list[list[MailboxSpec]], addresses: Mapping[str, Any]
+) -> list[ActorSpec]:
+    """The inference server, where there is one."""
+    rollout = scenario.rollout
+    if rollout.inference_server == "local":
+        return []
+    spec = InferenceSpec(
+        policies=scenario.policies,
+        addresses=addresses,
+        arenas=scenario.arenas(),
+        mailboxes=mailboxes,
+        seed=scenario.seed,
+        batch=rollout.inference_batch,
+        # in one process everybody who can ask has asked when it is the server's turn: it would wait for nobody
+        deadline_s=rollout.inference_deadline_s if rollout.num_threads else 0.0,
+        lockstep=scenario.rollout_lead == 0,
+    )
+    return [ActorSpec(RolloutWorkerManager.SERVER, InferenceServer, {"spec": spec}, restarts=rollout.worker_restarts)]
+
+
+def _learners(
+    scenario: Scenario,
+    folder: RunFolder,
+    members: MemberFolder,
+    rings: list[dict[str, RingSpec]],
+    links: Mapping[str, list[WorkerLink]],
+    addresses: Mapping[str, Any],
+) -> list[ActorSpec]:
+    """The learners, behind their gradient workers."""
     learners, gradient_workers = [], []
     for runtime_id, player in scenario.seats.items():
         of_learner, interface = links[runtime_id], scenario.interfaces[runtime_id]
@@ -237,7 +317,7 @@ def _actors(
                     TrainingManager.worker(runtime_id, number),
                     GradientWorker,
                     {"spec": GradientWorkerSpec(own, interface, number, link)},
-                    restarts=rollout.worker_restarts,
+                    restarts=scenario.rollout.worker_restarts,
                 )
             )
         learners.append(
@@ -247,7 +327,7 @@ def _actors(
                 {"spec": spec},
             )
         )
-    return [*workers, *gradient_workers, *learners]
+    return [*gradient_workers, *learners]
 
 
 @contextlib.contextmanager

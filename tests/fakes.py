@@ -19,6 +19,15 @@ from malib_lite.contracts.environment import Environment, TimeStep
 AGENT = "agent"
 
 
+def finish(task):
+    """Run a task that never has to wait, and return what it returns."""
+    while True:
+        try:
+            next(task)
+        except StopIteration as stop:
+            return stop.value
+
+
 def seeds(num_envs: int, root: int) -> range:
     """Seeds of ``num_envs`` environments that no other ``root`` gives."""
     return range(1000 * root, 1000 * root + num_envs)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cue import Cue
+from fakes import finish
 from gymnasium import spaces
 from test_learning import train
 
@@ -17,6 +18,7 @@ from malib_lite.contracts.data import MEMORY, ReplaySpec, Trajectories, cut, cut
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import describe_environment
 from malib_lite.models.recurrent import Memory, MemoryConfig
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.recorder import as_joint_trajectories, as_trajectories, trajectory_fields
 from malib_lite.rollout.sampler import Sampler
@@ -164,7 +166,9 @@ def play(policy, fragments, num_decisions, **config):
     agents = description["possible_agents"]
     venv = vectorise(description, 4, seed=1, max_step=None)
     team = "team" in policy.custom_config
-    sampler = Sampler(venv, {"team": agents}, {"team": policy}, num_decisions, False, teams=["team"] if team else [])
+    sampler = Sampler(
+        venv, {"team": agents}, LocalInference({"team": policy}), num_decisions, False, teams=["team"] if team else []
+    )
     spaces_of = description["observation_spaces"][agents[0]], description["action_spaces"][agents[0]]
     shape = (4, len(agents)) if team else (4 * len(agents),)
     layout = SlotLayout(trajectory_fields(*spaces_of, policy.recorded_fields, num_decisions, *shape))
@@ -173,7 +177,7 @@ def play(policy, fragments, num_decisions, **config):
         slot = ring.try_reserve()
         for array in slot.arrays.values():  # what nobody writes nobody may read
             array[...] = np.nan if array.dtype == np.float32 else 0
-        slot.write_meta(rows=sampler.play({"team": slot})["team"])
+        slot.write_meta(rows=finish(sampler.play({"team": slot}))["team"])
         yield as_joint_trajectories(slot) if team else as_trajectories(slot)
         ring.commit()
 

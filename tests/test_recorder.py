@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fakes import finish
 from gymnasium import spaces
 
 from malib_lite.backend.ring import Ring, SlotLayout
@@ -10,6 +11,7 @@ from malib_lite.contracts.data import Field
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.models.actions import num_choices
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
 from malib_lite.rollout.sampler import Sampler, fragment_capacity
 
@@ -168,7 +170,7 @@ def random_rollout(seed):
         policies[rid].seed(seed)
     num_decisions, whole = int(rng.integers(1, 9)), bool(rng.random() < 0.4)
     max_step = int(rng.choice([1, 4, 200]))  # episodes may well be longer: then whole ones are split after all
-    sampler = Sampler(venv, groups, policies, num_decisions, whole, max_step)
+    sampler = Sampler(venv, groups, LocalInference(policies), num_decisions, whole, max_step)
     rings = {}
     for rid, members in groups.items():
         capacity = fragment_capacity(num_decisions, whole, max_step)
@@ -206,7 +208,7 @@ def test_what_is_recorded_is_what_happened(seed):
     recorded = {key: [] for key in venv.diary}
     for _ in range(8):
         slots = {rid: ring.try_reserve() for rid, ring in rings.items()}
-        rows = sampler.play(slots)
+        rows = finish(sampler.play(slots))
         for rid, slot in slots.items():
             slot.write_meta(rows=rows[rid])
             t = as_trajectories(slot)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from fakes import CountingEnv, LoopEnv, MaskedEnv, TurnEnv
+from fakes import CountingEnv, LoopEnv, MaskedEnv, TurnEnv, finish
 
 from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.contracts.environment import describe
 from malib_lite.contracts.policy import Policy, PolicyOutput
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
 from malib_lite.rollout.sampler import Sampler, fragment_capacity
@@ -41,7 +42,7 @@ def make(env, learners, num_envs=3, num_decisions=4, whole_episodes=False, max_s
     venv = vectorise(env, num_envs, seed=1, max_step=max_step)
     groups = groups or {agent: [agent] for agent in env["possible_agents"]}
     policies = {rid: scripted(env, groups[rid][0], seed) for seed, rid in enumerate(learners)}
-    sampler = Sampler(venv, groups, policies, num_decisions, whole_episodes, max_step)
+    sampler = Sampler(venv, groups, LocalInference(policies), num_decisions, whole_episodes, max_step)
     rings = {}
     for rid in learners:
         agent = groups[rid][0]
@@ -56,7 +57,7 @@ def make(env, learners, num_envs=3, num_decisions=4, whole_episodes=False, max_s
 
 def play(sampler, rings):
     slots = {rid: ring.try_reserve() for rid, ring in rings.items()}
-    rows = sampler.play(slots)
+    rows = finish(sampler.play(slots))
     for rid, slot in slots.items():
         slot.write_meta(rows=rows[rid])
         yield rid, as_trajectories(slot)
@@ -188,7 +189,7 @@ def test_books_count_episodes_and_play_episodes_plays_its_number():
         greedy=True,
     )
     sampler.use_pools({"agent": pool})
-    sampler.play_episodes(10)
+    finish(sampler.play_episodes(10))
     books = sampler.take_books()
     assert books.length.count == 10 and books.env_steps == 30
     assert books.returns["agent"].mean == 6.0 and books.returns["agent"].standard_error == 0.0

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from fakes import CountingEnv, CrashingEnv, DyingEnv, MaskedEnv, TurnEnv, UnevenEnv
+from fakes import CountingEnv, CrashingEnv, DyingEnv, MaskedEnv, TurnEnv, UnevenEnv, finish
 
 from malib_lite.algorithms import ppo, random_policy
 from malib_lite.backend.ring import Ring, SlotLayout
@@ -22,6 +22,7 @@ from malib_lite.contracts.environment import describe
 from malib_lite.envs.gym import GymEnv
 from malib_lite.envs.mdp import MDPEnvironment
 from malib_lite.rollout.config import RolloutConfig
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
 from malib_lite.rollout.rolloutworker import RolloutWorker
 from malib_lite.rollout.sampler import Sampler
@@ -171,7 +172,9 @@ def test_what_is_recorded_of_lost_episodes_ends_with_a_truncation(make, tmp_path
     once = tmp_path / "once"
     venv = make(UnevenEnv, {"once": str(once), "at": at}, 6, 0, num_processes=2, restarts=9)
     space = venv.observation_spaces["agent"], venv.action_spaces["agent"]
-    sampler = Sampler(venv, {"agent": ["agent"]}, {"agent": random_policy.RandomPolicy(*space)}, 10, False)
+    sampler = Sampler(
+        venv, {"agent": ["agent"]}, LocalInference({"agent": random_policy.RandomPolicy(*space)}), 10, False
+    )
     layout = SlotLayout(trajectory_fields(*space, {}, 10, 6))
     ring = Ring(bytearray(Ring.num_bytes(layout, 1)), layout, 1)
     streams = [[] for _ in range(6)]
@@ -179,7 +182,7 @@ def test_what_is_recorded_of_lost_episodes_ends_with_a_truncation(make, tmp_path
         if fragment % 4 == 1:
             once.touch()
         slot = ring.try_reserve()
-        slot.write_meta(rows=sampler.play({"agent": slot})["agent"])
+        slot.write_meta(rows=finish(sampler.play({"agent": slot}))["agent"])
         t = as_trajectories(slot)
         for i, s in np.argwhere(t.valid):
             streams[s].append(

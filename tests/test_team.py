@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fakes import TurnEnv
+from fakes import TurnEnv, finish
 from gymnasium import spaces
 from test_sampler import scripted
 
@@ -10,6 +10,7 @@ from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import Environment, TimeStep, describe
 from malib_lite.contracts.joint import JointTrajectories
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.recorder import as_joint_trajectories, as_trajectories, trajectory_fields
 from malib_lite.rollout.sampler import Sampler, fragment_capacity
 from malib_lite.rollout.uniform_agents import UniformAgents, make_uniform, uniform_spaces
@@ -60,7 +61,9 @@ def play(env, num_fragments, team, num_envs=3, num_decisions=5, max_step=6, seed
     venv = vectorise(env, num_envs, seed=seed, max_step=max_step, with_state=True)
     agents = env["possible_agents"]
     policy = scripted(env, agents[0], action=int(env["action_spaces"][agents[0]].n) - 1)
-    sampler = Sampler(venv, {"all": agents}, {"all": policy}, num_decisions, False, max_step, ["all"] if team else [])
+    sampler = Sampler(
+        venv, {"all": agents}, LocalInference({"all": policy}), num_decisions, False, max_step, ["all"] if team else []
+    )
     spaces_of = (env["observation_spaces"][agents[0]], env["action_spaces"][agents[0]])
     capacity = fragment_capacity(num_decisions, False, max_step)
     shape = (num_envs, len(agents), None if venv.state is None else 2) if team else (num_envs * len(agents),)
@@ -69,7 +72,7 @@ def play(env, num_fragments, team, num_envs=3, num_decisions=5, max_step=6, seed
     for _ in range(num_fragments):
         ring = Ring(bytearray(Ring.num_bytes(layout, 1)), layout, 1)
         slot = ring.try_reserve()
-        rows = sampler.play({"all": slot})["all"]
+        rows = finish(sampler.play({"all": slot}))["all"]
         slot.write_meta(rows=rows)
         fragments.append((as_joint_trajectories if team else as_trajectories)(slot))
     return fragments

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal, NamedTuple
 
-from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, config, option
+from malib_lite.config import ConfigError, NonNegativeFloat, NonNegativeInt, PositiveInt, config, option
 
 
 class Subproc(NamedTuple):
@@ -36,15 +36,29 @@ class RolloutConfig:
     )
     postprocessor_types: list[Literal["defaults"]] = option(["defaults"], "kept for programs written for MALib")
     eval_interval: PositiveInt = option(5, "reports between two evaluations")
-    inference_server: Literal["local", "pipe", "ray"] = option("local", "who runs the policies: each worker its own")
+    inference_server: Literal["local", "pipe", "ray"] = option(
+        "local",
+        "who runs the learners' policies: each worker its own, or (pipe) one process for all workers, in batches",
+    )
+    inference_batch: PositiveInt | None = option(
+        None, "of pipe: workers whose requests make a full batch, acted on by one forward pass; None: all"
+    )
+    inference_deadline_s: NonNegativeFloat = option(
+        0.002, "of pipe: how long a request waits for its batch to fill; in lockstep (bsp) it waits until it is full"
+    )
     worker_restarts: NonNegativeInt = option(3, "how often a rollout worker that was killed is started again")
     hang_timeout_s: PositiveInt = option(300, "a process that shows no sign of life for so long is taken for hung")
 
     def __post_init__(self) -> None:
-        if self.inference_server != "local":
+        if self.inference_server == "ray":
             raise ConfigError(
-                f"rollout.inference_server = '{self.inference_server}' is not available: this version has 'local' "
-                "(every rollout worker runs its own copy of the policies)"
+                "rollout.inference_server = 'ray' is not available: this version has 'local' (every rollout worker "
+                "runs its own copy of the policies) and 'pipe' (one process runs them for all workers, in batches)"
+            )
+        if self.inference_server == "local" and self.inference_batch is not None:
+            raise ConfigError(
+                f"rollout.inference_batch = {self.inference_batch}: only rollout.inference_server = 'pipe' has "
+                "batches, not 'local'"
             )
         if self.use_subproc_env and self.env_timeout_s >= self.hang_timeout_s:
             raise ConfigError(

@@ -19,8 +19,17 @@ def _as_text(pools: Pools) -> dict[str, dict[str, float]]:
 class RolloutWorkerManager:
     """Words the calls that have the workers play."""
 
-    def __init__(self, runtime: Runtime, num_workers: int, num_eval_workers: int) -> None:
+    SERVER = "inference"
+
+    def __init__(
+        self, runtime: Runtime, num_workers: int, num_eval_workers: int, inference_server: bool = False
+    ) -> None:
+        """
+        Args:
+            inference_server: whether there is one, the actor :attr:`SERVER`, that acts for the workers' learners.
+        """
         self._runtime = runtime
+        self._inference_server = inference_server
         self._num_workers = num_workers
         self._num_eval_workers = min(num_eval_workers, num_workers)
         self._num_simulations = 0
@@ -52,7 +61,10 @@ class RolloutWorkerManager:
             "leg": leg,
             "opponents": {runtime_id: _as_text(pools) for runtime_id, pools in (opponents or {}).items()},
         }
-        return {self.actor(worker): Call("rollout", arguments) for worker in range(self._num_workers)}
+        calls = {self.actor(worker): Call("rollout", arguments) for worker in range(self._num_workers)}
+        if self._inference_server:
+            calls[self.SERVER] = Call("serve", {"learners": dict(learners), "leg": leg})
+        return calls
 
     def retrieve(self, results: Mapping[str, Any]) -> Books:
         """The books of all workers, from what their calls returned."""

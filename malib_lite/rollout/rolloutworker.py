@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from gymnasium import spaces
 
+from malib_lite.backend.mailbox import MailboxSpec
 from malib_lite.backend.members import Member, MemberCache, MemberFolder
 from malib_lite.backend.parameter_server import Link, ParameterClient
 from malib_lite.backend.ring import Ring, RingSpec, Slot
@@ -17,6 +18,8 @@ from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.rollout.books import Books
 from malib_lite.rollout.config import Subproc
+from malib_lite.rollout.inference.local import Inference, LocalInference
+from malib_lite.rollout.inference.pipe import PipeInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.sampler import Sampler
 from malib_lite.rollout.subproc_env import SubprocVectorEnv
@@ -88,12 +91,20 @@ class WorkerSpec:
 class RolloutWorker:
     """A service; its tasks are :meth:`rollout` and :meth:`simulate`."""
 
-    def __init__(self, row: Row, spec: WorkerSpec, worker: int, rings: Mapping[str, RingSpec]) -> None:
+    def __init__(
+        self,
+        row: Row,
+        spec: WorkerSpec,
+        worker: int,
+        rings: Mapping[str, RingSpec],
+        mailboxes: Sequence[MailboxSpec] = (),
+    ) -> None:
         """
         Args:
             row: the worker's row on the board.
             worker: number of the worker, 0 to K - 1.
             rings: where this worker's trajectories go, by runtime id.
+            mailboxes: where it asks the inference server, by arena; none where it runs the learners' policies itself.
         """
         self._row = row
         self._spec = spec
@@ -104,9 +115,13 @@ class RolloutWorker:
         self._client = ParameterClient({rid: address.connect() for rid, address in spec.addresses.items()})
         self._members = MemberCache(spec.members, lambda kind: spec.policies[kind].make(0))
         self._environments = [self._vectorise("train", number) for number in range(len(spec.arenas))]
+        self._inference: list[Inference] = [PipeInference(box.open(), row, spec.seats) for box in mailboxes]
+        self._inference = self._inference or [self._make_local(arena) for arena in spec.arenas]
         self._samplers = [
-            self._make_sampler(environments, arena)
-            for environments, arena in zip(self._environments, spec.arenas, strict=True)
+            Sampler(
+                environments, spec.groups, inference, spec.num_decisions, spec.whole_episodes, spec.max_step, spec.teams
+            )
+            for environments, inference in zip(self._environments, self._inference, strict=True)
         ]
         self._learners: dict[str, str] = {}  # the policies that learn now, by runtime id
         self._opponents: Mapping[str, Any] = {}  # whom the samplers' learners play against now
@@ -153,16 +168,12 @@ class RolloutWorker:
                 seed = ("train", self._worker, number, base_sequence)
                 sampler.use_pools(self._make_pools(self._environments[number], pools, seed))
         self._opponents = opponents
-        lead = self._spec.lead
-        if lead is None:
+        if self._spec.lead is None:
             yield from self._play_freely(learners, first_versions, leg)
-            return self._take_books().to_json()
-        done = min(ring.head for ring in self._rings.values()) - base_sequence
-        for number in range(done, num_rounds):
-            for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
-                policies = {runtime_id: learners[runtime_id] for runtime_id in arena}
-                versions = {runtime_id: first_versions[runtime_id] + number - lead for runtime_id in arena}
-                yield from self._play_round(sampler, policies, versions, base_sequence + number)
+        else:
+            yield from self._play_rounds(learners, first_versions, num_rounds, base_sequence, self._spec.lead)
+        for inference in self._inference:
+            inference.end(leg)
         return self._take_books().to_json()
 
     def simulate(
@@ -180,16 +191,17 @@ class RolloutWorker:
             seed: of this simulation; no other one may have it.
         """
         if self._examiner is None:
-            self._examiner = Sampler(self._vectorise("simulate", 0), self._spec.groups, {}, 1, whole_episodes=True)
+            self._examiner = Sampler(
+                self._vectorise("simulate", 0), self._spec.groups, LocalInference({}), 1, whole_episodes=True
+            )
         books = []
         for number, match in enumerate(matches):
             key = ("simulate", self._worker, seed, number)
             self._examiner.use_pools(self._make_pools(self._examiner.environments, match, key, greedy))
-            self._examiner.play_episodes(num_episodes, self._row.pulse)
+            yield from self._examiner.play_episodes(num_episodes, self._row.pulse)
             books.append(self._examiner.take_books().to_json())
             self._row.add(step=1)
         return books
-        yield  # a task, though it never waits
 
     # -- service ------------------------------------------------------------------------------------------------
 
@@ -226,7 +238,7 @@ class RolloutWorker:
             books.append(taken)
         return Books.sum(books)
 
-    def _make_sampler(self, environments: VectorEnvironment, arena: Sequence[str]) -> Sampler:
+    def _make_local(self, arena: Sequence[str]) -> Inference:
         spec = self._spec
         policies = {
             spec.seats[runtime_id]: spec.policies[runtime_id].make(
@@ -234,14 +246,29 @@ class RolloutWorker:
             )
             for runtime_id in arena
         }
-        return Sampler(
-            environments, spec.groups, policies, spec.num_decisions, spec.whole_episodes, spec.max_step, spec.teams
-        )
+        return LocalInference(policies, self._client, spec.seats, lockstep=spec.lead == 0)
+
+    def _play_rounds(
+        self,
+        learners: Mapping[str, str],
+        first_versions: Mapping[str, int],
+        num_rounds: int,
+        base_sequence: int,
+        lead: int,
+    ) -> Generator[None, None, None]:
+        """Fragments at most ``lead`` rounds ahead of the learners."""
+        done = min(ring.head for ring in self._rings.values()) - base_sequence
+        for number in range(done, num_rounds):
+            for index, arena in enumerate(self._spec.arenas):
+                policies = {runtime_id: learners[runtime_id] for runtime_id in arena}
+                versions = {runtime_id: first_versions[runtime_id] + number - lead for runtime_id in arena}
+                yield from self._play_round(index, policies, versions, base_sequence + number)
+                self._inference[index].finish(base_sequence + number)
 
     def _play_round(
-        self, sampler: Sampler, policies: Mapping[str, str], versions: Mapping[str, int], sequence: int
+        self, index: int, policies: Mapping[str, str], versions: Mapping[str, int], sequence: int
     ) -> Generator[None, None, None]:
-        """One fragment for each learner of an arena, on policies of at least the given ``versions``."""
+        """One fragment for each learner of arena ``index``, on policies of at least the given ``versions``."""
         due = {
             runtime_id: self._rings[runtime_id] for runtime_id in policies if self._rings[runtime_id].head == sequence
         }
@@ -253,32 +280,23 @@ class RolloutWorker:
                 while (slot := ring.try_reserve()) is None:
                     yield
                 slots[runtime_id] = slot
-        for runtime_id, policy_id in policies.items():  # after all waiting for room, so that it is the newest
-            yield from self._follow(sampler, runtime_id, policy_id, versions[runtime_id])
-        self._fill(sampler, slots, sequence, due)
-
-    def _follow(self, sampler: Sampler, runtime_id: str, policy_id: str, version: int) -> Generator[None, None, None]:
-        """Have a learner act with the newest parameters there are, ``version`` or newer."""
-        newest = self._client.newest(runtime_id, policy_id)
-        if newest is None or newest.version < version:
-            newest = yield from self._client.wait_for(runtime_id, policy_id, version)
-        learner = sampler.learners[self._spec.seats[runtime_id]]
-        learner.policy.import_state(newest.arrays)
-        learner.version = newest.version
+        yield from self._inference[index].prepare(policies, versions, sequence)  # with room at hand: on the newest
+        yield from self._fill(index, slots, sequence, due)
 
     def _fill(
-        self, sampler: Sampler, slots: Mapping[str, Slot], sequence: int, due: Collection[str] | None = None
-    ) -> None:
+        self, index: int, slots: Mapping[str, Slot], sequence: int, due: Collection[str] | None = None
+    ) -> Generator[None, None, None]:
         """Play a fragment into ``slots`` and send those of the runtime ids that are ``due``; None: all."""
+        sampler, inference = self._samplers[index], self._inference[index]
         steps, episodes = sampler.books.env_steps, sampler.books.length.count
         seats = self._spec.seats
-        rows = sampler.play({seats[runtime_id]: slot for runtime_id, slot in slots.items()}, self._row.pulse)
+        rows = yield from sampler.play({seats[rid]: slot for rid, slot in slots.items()}, self._row.pulse)
         steps, episodes = sampler.books.env_steps - steps, sampler.books.length.count - episodes
         for runtime_id, slot in slots.items():
             if due is None or runtime_id in due:
                 slot.write_meta(
                     sequence=sequence, rows=rows[seats[runtime_id]], worker=self._worker,
-                    policy_version=sampler.learners[seats[runtime_id]].version, env_steps=steps,
+                    policy_version=inference.oldest[runtime_id], env_steps=steps,
                 )  # fmt: skip
                 self._rings[runtime_id].commit()
         self._row.add(step=1, env_steps=steps, episodes=episodes)
@@ -288,7 +306,7 @@ class RolloutWorker:
     ) -> Generator[None, None, None]:
         """Fragments on the newest parameters, for as long as anybody wants them."""
         while not all(ring.is_closed(leg) for ring in self._rings.values()):
-            for sampler, arena in zip(self._samplers, self._spec.arenas, strict=True):
+            for index, arena in enumerate(self._spec.arenas):
                 if all(self._rings[runtime_id].is_closed(leg) for runtime_id in arena):
                     continue
                 slots = {}
@@ -297,9 +315,9 @@ class RolloutWorker:
                     while (slot := ring.try_reserve(drop=ring.is_closed(leg))) is None:
                         yield
                     slots[runtime_id] = slot
-                for runtime_id in arena:
-                    yield from self._follow(sampler, runtime_id, learners[runtime_id], first_versions[runtime_id])
-                self._fill(sampler, slots, leg)
+                policies = {runtime_id: learners[runtime_id] for runtime_id in arena}
+                yield from self._inference[index].prepare(policies, first_versions, leg)
+                yield from self._fill(index, slots, leg)
             yield
 
     def _make_pools(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from malib_lite.backend.ring import Slot
 from malib_lite.contracts.data import MEMORY
 from malib_lite.contracts.environment import AgentID
-from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import AgentView, VectorEnvironment
 from malib_lite.rollout.books import Books
-from malib_lite.rollout.pool import PoolPlayer, act_with
+from malib_lite.rollout.inference.local import Answer, Inference, Request
+from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.recorder import Recorder
 
 _MAX_STEPS_PER_DECISION = 20  # steps of the environments that a fragment lasts at the most, per decision it can hold
@@ -23,11 +23,14 @@ _MAX_STEPS_PER_DECISION = 20  # steps of the environments that a fragment lasts 
 class Learner:
     """A learning runtime id as the sampler sees it."""
 
-    policy: Policy
     recorder: Recorder
     memory: np.ndarray | None  # (N * E, H) float32: what the policy remembers of each agent's episode
     team: Team | None = None  # where a record is one of all agents together
-    version: int = 0
+    # Who acts in this step: (E,) bool for each agent; their indices; those as slices where all do; and their streams
+    acting: Sequence[np.ndarray] = field(init=False)
+    indices: Sequence[np.ndarray] = field(init=False)
+    rows: Sequence[np.ndarray | slice] = field(init=False)
+    streams: np.ndarray | slice = field(init=False)
 
 
 class Team:
@@ -41,7 +44,8 @@ class Team:
 class Sampler:
     """E environments in which some runtime ids learn and the others play from pools.
 
-    The loop of a fragment: ``play`` with one slot per learner. Episodes go on from fragment to fragment; pool members
+    The loop of a fragment: ``play`` with one slot per learner. It is part of a task, which waits where the inference
+    does. Episodes go on from fragment to fragment; pool members
     are drawn when an episode begins and kept to its end.
     """
 
@@ -49,7 +53,7 @@ class Sampler:
         self,
         environments: VectorEnvironment,
         groups: Mapping[str, Sequence[AgentID]],
-        learners: Mapping[str, Policy],
+        inference: Inference,
         num_decisions: int,
         whole_episodes: bool,
         max_step: int | None = None,
@@ -58,7 +62,7 @@ class Sampler:
         """
         Args:
             groups: agents of every runtime id.
-            learners: policies of the runtime ids that learn.
+            inference: runs the policies of the runtime ids that learn.
             num_decisions: rows of a fragment; the fragment ends when the fastest stream has filled them.
             whole_episodes: begin all environments anew with each fragment and end it when every episode has ended.
             max_step: the longest episode, where it is known.
@@ -66,19 +70,19 @@ class Sampler:
                 :class:`~malib_lite.contracts.joint.JointTrajectories`.
         """
         self.environments = environments
+        self._inference = inference
         self._groups = {runtime_id: list(agents) for runtime_id, agents in groups.items()}
         self._num_decisions = num_decisions
         self._whole_episodes = whole_episodes
         self._capacity = fragment_capacity(num_decisions, whole_episodes, max_step)
         num_envs = environments.num_envs
         self.learners = {}
-        for runtime_id, policy in learners.items():
+        for runtime_id, memory_size in inference.memory_sizes.items():
             num_agents = len(self._groups[runtime_id])
             team = Team(num_envs, num_agents) if runtime_id in teams else None
             recorder = Recorder(self._capacity, num_envs * (1 if team else num_agents))
-            remembers = policy.memory_size > 0
-            memory = np.zeros((num_envs * num_agents, policy.memory_size), np.float32) if remembers else None
-            self.learners[runtime_id] = Learner(policy, recorder, memory, team)
+            memory = np.zeros((num_envs * num_agents, memory_size), np.float32) if memory_size else None
+            self.learners[runtime_id] = Learner(recorder, memory, team)
         self._pools: Mapping[str, PoolPlayer] = {}
         self._episode = np.full(num_envs, -1, np.int64)
         self._length = np.zeros(num_envs, np.int64)
@@ -103,7 +107,9 @@ class Sampler:
         for learner in self.learners.values():
             learner.recorder.forget()
 
-    def play(self, slots: Mapping[str, Slot], pulse: Callable[[], None] = lambda: None) -> dict[str, int]:
+    def play(
+        self, slots: Mapping[str, Slot], pulse: Callable[[], None] = lambda: None
+    ) -> Generator[None, None, dict[str, int]]:
         """Fill one slot per learner; returns the number of rows of each. ``pulse`` is called at every step."""
         for runtime_id, learner in self.learners.items():
             learner.recorder.begin(slots[runtime_id])
@@ -112,7 +118,7 @@ class Sampler:
             self._begin_episodes(np.ones(self.environments.num_envs, bool))
         # A learner that hardly ever gets a turn must not keep the others waiting: the fragment ends all the same.
         for _ in range(_MAX_STEPS_PER_DECISION * self._capacity):
-            self._step()
+            yield from self._step()
             pulse()
             rooms = [learner.recorder.room for learner in self.learners.values()]
             finished = self.environments.finished
@@ -129,7 +135,7 @@ class Sampler:
         self._book()
         return {runtime_id: self._finish(runtime_id, learner) for runtime_id, learner in self.learners.items()}
 
-    def play_episodes(self, num_episodes: int, pulse: Callable[[], None] = lambda: None) -> None:
+    def play_episodes(self, num_episodes: int, pulse: Callable[[], None] = lambda: None) -> Generator[None, None, None]:
         """Play ``num_episodes`` to the end without recording anything but the books.
 
         Every environment plays its fixed share: stopping at the first so many endings would favour short episodes.
@@ -141,7 +147,7 @@ class Sampler:
         self._begin_episodes(np.ones(num_envs, bool))
         self.environments.finished[idle] = True
         while not self.environments.finished.all():
-            self._step()
+            yield from self._step()
             pulse()
             ended = self.environments.finished & (due > 0)
             due[ended] -= 1
@@ -183,19 +189,29 @@ class Sampler:
                 for first in range(0, len(learner.memory), len(mask)):
                     learner.memory[first + rows] = 0.0
 
-    def _step(self) -> None:
+    def _step(self) -> Generator[None, None, None]:
         """One step of every environment that is not finished."""
         running = ~self.environments.finished
         num_running = int(np.count_nonzero(running))
+        requests: dict[str, Request] = {}
+        for runtime_id, learner in self.learners.items():
+            request = self._request(learner, self._groups[runtime_id], running)
+            if request is not None:
+                requests[runtime_id] = request
+        answers = self._inference.act(requests) if requests else {}
+        while answers is None:
+            yield
+            answers = self._inference.answers()
         actions: dict[AgentID, np.ndarray] = {}
         for runtime_id, agents in self._groups.items():
-            acting = [self._views[agent].acting & running for agent in agents]
-            learner = self.learners.get(runtime_id)
-            if learner is not None:
-                actions.update(self._act(learner, agents, acting))
+            if runtime_id in answers:
+                actions.update(self._act(runtime_id, requests[runtime_id], answers[runtime_id]))
+            elif runtime_id in self.learners:
+                actions.update({agent: self._no_actions(agent) for agent in agents})
             else:
-                for agent, here in zip(agents, acting, strict=True):
-                    actions[agent] = self._act_from_pool(runtime_id, agent, here.nonzero()[0])
+                for agent in agents:
+                    rows = (self._views[agent].acting & running).nonzero()[0]
+                    actions[agent] = self._act_from_pool(runtime_id, agent, rows)
         self._views = self.environments.step(actions)
         everybody = num_running == self.environments.num_envs
         self._length += 1 if everybody else running
@@ -215,39 +231,45 @@ class Sampler:
                 )
             )
 
-    def _act(
-        self, learner: Learner, agents: Sequence[AgentID], acting: Sequence[np.ndarray]
-    ) -> dict[AgentID, np.ndarray]:
-        """Actions (E, ...) of a learner's agents, by one forward pass; rows of ``acting`` (E,) that are not set mean
-        nothing."""
+    def _request(self, learner: Learner, agents: Sequence[AgentID], running: np.ndarray) -> Request | None:
+        """What a learner's agents that act now see; None if none does."""
         num_envs, views = self.environments.num_envs, [self._views[agent] for agent in agents]
+        acting = [view.acting & running for view in views]
         indices = [here.nonzero()[0] for here in acting]
         count = sum(map(len, indices))
-        space = self.environments.action_spaces[agents[0]]
         if count == 0:
-            return {agent: np.zeros((num_envs, *(space.shape or ())), space.dtype) for agent in agents}
+            return None
         rows: Sequence[np.ndarray | slice] = indices
         if count == num_envs * len(agents):  # the common case in single-agent and simultaneous environments
             rows = [slice(0, num_envs)] * len(agents)
             streams: np.ndarray | slice = slice(0, count)
         else:
             streams = np.concatenate([position * num_envs + here for position, here in enumerate(indices)])
-        observation = _join([view.observation[here] for view, here in zip(views, rows, strict=True)])
-        mask = _join_masks(
-            [(view.action_mask, here, len(i)) for view, here, i in zip(views, rows, indices, strict=True)]
+        learner.acting, learner.indices, learner.rows, learner.streams = acting, indices, rows, streams
+        return Request(
+            _join([view.observation[here] for view, here in zip(views, rows, strict=True)]),
+            join_masks([(view.action_mask, here, len(i)) for view, here, i in zip(views, rows, indices, strict=True)]),
+            None if learner.memory is None else learner.memory[streams],
         )
+
+    def _act(self, runtime_id: str, request: Request, answer: Answer) -> dict[AgentID, np.ndarray]:
+        """Record what a learner's agents do; returns their actions (E, ...), of which rows of those that do not act
+        mean nothing."""
+        learner, agents = self.learners[runtime_id], self._groups[runtime_id]
+        num_envs, space = self.environments.num_envs, self.environments.action_spaces[agents[0]]
+        acting, indices, rows, streams = learner.acting, learner.indices, learner.rows, learner.streams
+        observation, mask, _ = request
         before = None if learner.memory is None else learner.memory.copy()
-        chosen, extras, memory = act_with(
-            learner.policy, observation, mask, False, None if before is None else before[streams]
-        )
+        chosen, extras, memory = answer
+        version = self._inference.versions[runtime_id]
         if memory is not None and learner.memory is not None:
             learner.memory[streams] = memory
         chosen = chosen.astype(space.dtype, copy=False)
-        bounds = np.cumsum([len(here) for here in indices])[:-1]
+        bounds = np.cumsum([len(here) for here in indices])[:-1] if len(agents) > 1 else None
 
         def by_agent(values: np.ndarray) -> dict[AgentID, np.ndarray]:
             """Rows (B, ...) handed out to the agents, (E, ...) each."""
-            parts = np.split(values, bounds) if len(agents) > 1 else [values]
+            parts = [values] if bounds is None else np.split(values, bounds)
             if isinstance(streams, slice):
                 return dict(zip(agents, parts, strict=True))
             full = {agent: np.zeros((num_envs, *values.shape[1:]), values.dtype) for agent in agents}
@@ -261,7 +283,7 @@ class Sampler:
                 extras[MEMORY] = before[streams]
             learner.recorder.decide(
                 streams, observation, mask, chosen, extras,
-                episode=_join([self._episode[here] for here in rows]), policy_version=learner.version,
+                episode=_join([self._episode[here] for here in rows]), policy_version=version,
             )  # fmt: skip
         else:
             together = np.stack(acting, axis=1)  # (E, N)
@@ -273,18 +295,21 @@ class Sampler:
                 of_team[MEMORY] = before.reshape(len(agents), num_envs, -1).swapaxes(0, 1)[envs]
             learner.recorder.decide(
                 envs, *self._seen_by_team(agents, envs), np.stack(list(actions.values()), 1)[envs], of_team,
-                episode=self._episode[envs], policy_version=learner.version,
+                episode=self._episode[envs], policy_version=version,
                 others=self._others(learner.team, envs),
             )  # fmt: skip
         return actions
 
     def _act_from_pool(self, runtime_id: str, agent: AgentID, rows: np.ndarray) -> np.ndarray:
         """Actions (E, ...) of one agent of a pool; those outside ``rows`` mean nothing."""
-        space = self.environments.action_spaces[agent]
-        actions = np.zeros((self.environments.num_envs, *(space.shape or ())), space.dtype)
+        actions = self._no_actions(agent)
         if len(rows):
             actions[rows] = self._pools[runtime_id].act(agent, self._views[agent], rows)
         return actions
+
+    def _no_actions(self, agent: AgentID) -> np.ndarray:
+        space = self.environments.action_spaces[agent]
+        return np.zeros((self.environments.num_envs, *(space.shape or ())), space.dtype)
 
     def _seen_by_team(
         self, agents: Sequence[AgentID], envs: np.ndarray | slice
@@ -346,7 +371,7 @@ class Sampler:
         return learner.recorder.finish(
             np.concatenate(streams),
             np.concatenate([view.observation[here] for view, here in zip(views, rows, strict=True)]),
-            _join_masks([(view.action_mask, here, len(here)) for view, here in zip(views, rows, strict=True)]),
+            join_masks([(view.action_mask, here, len(here)) for view, here in zip(views, rows, strict=True)]),
         )
 
 
@@ -354,7 +379,7 @@ def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def _join_masks(masks: Sequence[tuple[np.ndarray | None, np.ndarray | slice, int]]) -> np.ndarray | None:
+def join_masks(masks: Sequence[tuple[np.ndarray | None, np.ndarray | slice, int]]) -> np.ndarray | None:
     """The given rows of some agents' masks, with how many they are; all True for those who have none."""
     num_actions = next((mask.shape[1] for mask, _, _ in masks if mask is not None), None)
     if num_actions is None:

@@ -21,6 +21,7 @@ from malib_lite.contracts.devices import known_devices
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import Creator, describe_environment
 from malib_lite.models.actions import array_action_space
+from malib_lite.models.distributions import StateDependentHead
 from malib_lite.models.normaliser import RunningNormaliser
 from malib_lite.models.preprocessor import array_space
 from malib_lite.rollout.config import RolloutConfig
@@ -260,11 +261,17 @@ class Scenario(ABC):
         settings = build(trainer_class.config_class, trainer_config, "trainer")
         self.trainers[runtime_id] = (trainer_class, settings)
         self.interfaces[runtime_id] = self._interface(trainer_class)
-        modules = self.policies[runtime_id].make(0).modules()
+        modules = list(self.policies[runtime_id].make(0).modules())
         if self.num_gradient_workers and any(isinstance(module, RunningNormaliser) for module in modules):
             raise ConfigError(
                 f"'training.learners' = {self.training.learners}: gradient workers share no running statistics (the "
                 "model's normalise_...), which are for one learner (1, and no AsyncAgent)"
+            )
+        stateful = any(isinstance(module, StateDependentHead) for module in modules)
+        if self.rollout.inference_server == "pipe" and stateful:
+            raise ConfigError(
+                "'model.exploration' = 'state_dependent' keeps its noise from one decision to the next, which a policy "
+                "that acts for all workers cannot: it takes 'rollout.inference_server' = 'local'"
             )
 
     def _interface(self, trainer_class: type[Trainer[Any, Any]]) -> type[AgentInterface]:
