@@ -13,6 +13,7 @@ from malib_lite.scenarios.scenario import TrainingConfig
 from malib_lite.train import TrainConfig, _merge, _parse, build, main, make_scenario
 
 CARTPOLE = ["marl", "--env", "gym/CartPole-v1"]
+PENDULUM_GSDE = ["marl", "--env", "gym/Pendulum-v1", "--model.exploration", "state_dependent"]
 KUHN = ["psro", "--env", "open_spiel/kuhn_poker"]
 
 
@@ -50,7 +51,9 @@ def test_gpus_are_known_by_their_numbers(monkeypatch):
         ([*CARTPOLE, "--model.activation", "tnah"], ["model.activation", "tanh"]),
         ([*CARTPOLE, "--training.device", "gpu"], ["training.device", "gpu", "cpu"]),
         ([*CARTPOLE, "--training.device", "cuda:99"], ["training.device", "cuda:99", "cpu"]),
-        ([*CARTPOLE, "--rollout.inference_server", "ray"], ["ray", "local"]),
+        ([*CARTPOLE, "--rollout.inference_server", "ray"], ["ray", "'local'", "'pipe'"]),
+        ([*CARTPOLE, "--rollout.inference_batch", "2"], ["rollout.inference_batch", "2", "'pipe'"]),
+        ([*PENDULUM_GSDE, "--rollout.inference_server", "pipe"], ["model.exploration", "'local'"]),
         ([*CARTPOLE, "--iterations", "3"], ["iterations", "psro"]),
         ([*CARTPOLE, "--steps", "5", "--trainer.total_timesteps", "6"], ["steps", "trainer.total_timesteps"]),
         ([*CARTPOLE, "--trainer.discount"], ["needs a value"]),
