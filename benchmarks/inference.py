@@ -15,6 +15,7 @@ from typing import Any
 from malib_lite.algorithms.ppo import PPOPolicy
 from malib_lite.backend.bus import BusAddress
 from malib_lite.backend.mailbox import MailboxSpec
+from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.ring import RingSpec, SlotLayout
 from malib_lite.environments import describe_environment
 from malib_lite.rollout.inference.pipe import mailbox_layouts
@@ -54,7 +55,7 @@ def steps_per_second(pipe: bool, hidden: tuple[int, ...], num_envs: int) -> floa
         }  # fmt: skip
         spec = WorkerSpec(
             description, {ID: [ID]}, num_envs=num_envs, num_decisions=NUM_DECISIONS, whole_episodes=False,
-            max_step=None, **common,
+            max_step=None, seats={ID: ID}, members=MemberFolder(Path(logs)), **common,
         )  # fmt: skip
         actors = [
             ActorSpec(

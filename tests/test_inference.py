@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from malib_lite.algorithms.random_policy import RandomPolicy
 from malib_lite.algorithms.sac import SACPolicy
 from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.mailbox import MailboxSpec
+from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.ring import RingSpec, SlotLayout
 from malib_lite.contracts.environment import describe
 from malib_lite.contracts.trainer import TeamShape
@@ -239,7 +241,7 @@ def fragments(num_workers, pipe, batch=None, logs=None, settings=None, scale=1.0
     common = {"policies": {ID: policy_spec}, "addresses": {ID: address}, "arenas": [[ID]], "seed": 0, "lockstep": True}
     spec = WorkerSpec(
         description, {ID: [ID]}, num_envs=NUM_ENVS, num_decisions=NUM_DECISIONS, whole_episodes=False, max_step=None,
-        **common,
+        seats={ID: ID}, members=MemberFolder(Path("nowhere")), **common,
     )  # fmt: skip
     actors = [
         ActorSpec(
