@@ -238,7 +238,7 @@ def fragments(num_workers, pipe, batch=None, logs=None, settings=None, scale=1.0
     rings = [RingSpec(f"ring-{w}", layout).create(folder) for w in range(num_workers)]
     mailboxes = [MailboxSpec(f"box-{w}", {ID: request}, {ID: answer}).create(folder) for w in range(num_workers)]
     address = LocalAddress() if folder is None else BusAddress(folder.endpoint("pub"), folder.endpoint("ask"))
-    common = {"policies": {ID: policy_spec}, "addresses": {ID: address}, "arenas": [[ID]], "seed": 0, "lockstep": True}
+    common = {"policies": {ID: policy_spec}, "addresses": {ID: address}, "arenas": [[ID]], "seed": 0}
     spec = WorkerSpec(
         description, {ID: [ID]}, num_envs=NUM_ENVS, num_decisions=NUM_DECISIONS, whole_episodes=False, max_step=None,
         seats={ID: ID}, members=MemberFolder(Path("nowhere")), **common,
@@ -251,7 +251,8 @@ def fragments(num_workers, pipe, batch=None, logs=None, settings=None, scale=1.0
         for w in range(num_workers)
     ]  # fmt: skip
     if pipe:
-        server = InferenceSpec(mailboxes=[[box] for box in mailboxes], batch=batch, deadline_s=0.0, **common)
+        boxes = [[box] for box in mailboxes]
+        server = InferenceSpec(mailboxes=boxes, batch=batch, deadline_s=0.0, lockstep=True, **common)
         actors.append(ActorSpec(RolloutWorkerManager.SERVER, InferenceServer, {"spec": server}))
     runtime = SerialRuntime(len(actors)) if folder is None else ProcessRuntime(folder, len(actors), logs)
     parameters = address.serve()
