@@ -275,6 +275,19 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         },
         "model": {"hidden_sizes": (64, 64)},
     }
+    # The others change, so that only what was played lately counts; and what is explored is imitated, too.
+    fictitious_play_defaults = {
+        "trainer": {
+            **best_response_defaults["trainer"],
+            "learning_rate_final": 0.2,
+            "batch_size": 256,
+            "capacity": 10_000,
+            "updates_per_step": 0.04,
+            "epsilon_initial": 0.06,
+            "epsilon_final": 0.01,
+        },
+        "model": best_response_defaults["model"],
+    }
     config: DQNConfig
     policy: DQNPolicy
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENTS = "malib_lite.envs"
 ALGORITHMS = "malib_lite.algorithms"
+IMITATORS = "malib_lite.imitators"  # learners of what others do: what nfsp makes average policies of
 ADAPTERS = "malib_lite.adapters"  # named after the package that the adapted classes come from
 
 

@@ -18,9 +18,11 @@ SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
     "psro": "malib_lite.scenarios.psro_scenario:PSROScenario",
     "self_play": "malib_lite.scenarios.self_play_scenario:SelfPlayScenario",
+    "nfsp": "malib_lite.scenarios.nfsp_scenario:NFSPScenario",
     "xdo": "malib_lite.scenarios.xdo_scenario:XDOScenario",
 }
-DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn", "self_play": "ppo", "xdo": "ppo"}
+DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn", "self_play": "ppo", "nfsp": "dqn", "xdo": "ppo"}
+AVERAGE_POLICY = "average_policy"  # what nfsp's best responses are imitated by
 EPILOG = """\
 every other field of the configuration is set by its dotted name, e.g.
   --trainer.learning_rate 1e-3   --rollout.num_env_per_thread 32   --model.hidden_sizes [128,128]
@@ -38,7 +40,7 @@ class TrainConfig:
 
     scenario: str = option("", "the outer loop")
     env: str = option("", "environment, as FAMILY/NAME, or package.module:CLASS for your own")
-    algorithm: str | None = option(None, "algorithm that learns (psro: dqn, others: ppo)")
+    algorithm: str | None = option(None, "algorithm that learns (psro, nfsp: dqn, others: ppo)")
     mapping: Literal["auto", "separate", "shared", "prefix"] = option(
         "auto",
         "who shares a policy: no agents, all, or those named alike but for a number; auto: as the algorithm needs",
@@ -59,6 +61,7 @@ class TrainConfig:
     psro: dict[str, Any] = option({}, "the outer loop of psro")
     self_play: dict[str, Any] = option({}, "the outer loop of self_play")
     xdo: dict[str, Any] = option({}, "the outer loop of xdo")
+    nfsp: dict[str, Any] = option({}, "what nfsp has beside its best responses")
 
 
 # Short flags and the fields that they stand for.
@@ -74,7 +77,7 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
 }
 _OUTER = ("psro", "self_play", "xdo")  # scenarios with an outer loop, and the sections of its configuration
 _IN_PYTHON = ("training.trainer_config", "training.custom_config")  # not for the command line
-_SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER)
+_SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER, "nfsp")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,6 +133,11 @@ def make_scenario(settings: TrainConfig) -> Any:
             raise ConfigError(f"'{section}' is for the {section} scenario, this one is {settings.scenario}")
     if settings.iterations and settings.scenario not in _OUTER:
         raise ConfigError(f"'iterations': {settings.scenario} has no outer loop, its length is --steps")
+    if settings.scenario == "nfsp":
+        sections["nfsp_config"] = settings.nfsp
+        sections["average"] = registry.load(registry.IMITATORS, AVERAGE_POLICY, "average policy")
+    elif settings.nfsp:
+        raise ConfigError(f"'nfsp' is for the nfsp scenario, this one is {settings.scenario}")
     scenario = scenario_class(
         name=f"{settings.scenario} {settings.env}",
         log_dir=log_dir,
@@ -315,6 +323,9 @@ def _help_config(settings: TrainConfig) -> None:
     outer = registry.resolve(SCENARIOS[settings.scenario]).outer_config if settings.scenario in SCENARIOS else None
     if outer is not None:
         classes[settings.scenario] = outer
+    if settings.scenario == "nfsp":
+        average_policy, average_trainer = registry.load(registry.IMITATORS, AVERAGE_POLICY, "average policy")
+        classes |= {"nfsp.trainer": average_trainer.config_class, "nfsp.model": average_policy.model_class}
     for path, cls in classes.items():
         for name, _, default, text in describe(cls, path):
             if name not in (*_SECTIONS, *_IN_PYTHON):

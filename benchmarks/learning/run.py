@@ -43,14 +43,15 @@ class Row:
     reference: str
     gate: float  # the median over the seeds must reach it
     at_most: bool = False  # or stay below it
+    scenario: str = "marl"
     note: str = ""  # what the options make of the environment, or which sum the figures are
 
     @property
     def command(self) -> str:
         """The command line, without the seed."""
         return (
-            f"python -m malib_lite.train marl --env {self.env} --algorithm {self.algorithm} --steps {self.steps} "
-            f"--rollout.num_eval_episodes 100 {self.options}"
+            f"python -m malib_lite.train {self.scenario} --env {self.env} --algorithm {self.algorithm} "
+            f"--steps {self.steps} --rollout.num_eval_episodes 100 {self.options}"
         ).strip()
 
 

@@ -43,6 +43,9 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
     # Other defaults of config_class and of the policy's model_class where many short trainings of best responses are
     # wanted, as in PSRO: {"trainer": {...}, "model": {...}}. What the user sets comes first.
     best_response_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    # The same for one long training of a best response to others who keep changing, and who are to play as it did, as
+    # in neural fictitious self-play.
+    fictitious_play_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
         self,

@@ -144,6 +144,10 @@ class Scenario(ABC):
         """Whether anything is played at all; if not, there are no workers and no learners."""
         return True
 
+    def algorithm_defaults(self, trainer_class: type[Trainer[Any, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """What the trainer's and the model's configuration are here, where the user sets nothing: by these names."""
+        return trainer_class.best_response_defaults if self.trains_best_responses else {}
+
     @abstractmethod
     def arenas(self) -> list[list[str]]:
         """Runtime ids that learn in the same environments; each inner list gets environments of its own."""
@@ -247,7 +251,7 @@ class Scenario(ABC):
         if trainer_class.joint:
             size = len(agents) * flatdim(observation_space) if self.state_size is None else self.state_size
             team = {"team": TeamShape(len(agents), size)}
-        defaults = trainer_class.best_response_defaults if self.trains_best_responses else {}
+        defaults = self.algorithm_defaults(trainer_class)
         self.policies[runtime_id] = PolicySpec(
             policy_class,
             observation_space,
