@@ -18,6 +18,7 @@ from malib_lite.config import ConfigError, build
 from malib_lite.contracts.data import Decisions, PairSpec, ReplaySpec, ReservoirSpec, Trajectories
 from malib_lite.contracts.environment import describe
 from malib_lite.population.nfsp import IS_BEST_RESPONSE, NFSPPolicy, NFSPTrainer, NFSPTrainerConfig, TrainerSpec
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
 from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.rollout.sampler import Sampler
@@ -115,7 +116,8 @@ def test_the_share_of_best_response_episodes_is_eta(anticipatory):
     policy = policy_spec(seen, done, anticipatory).make(3)
     layout = SlotLayout(trajectory_fields(seen, done, policy.recorded_fields, 10, num_envs))
     ring = Ring(bytearray(Ring.num_bytes(layout, 1)), layout, 1)
-    sampler = Sampler(vectorise(env, num_envs, seed=1), {agent: [agent]}, {agent: policy}, 10, whole_episodes=False)
+    inference = LocalInference({agent: policy})
+    sampler = Sampler(vectorise(env, num_envs, seed=1), {agent: [agent]}, inference, 10, whole_episodes=False)
     modes = {}
     for _ in range(30):
         slot = ring.try_reserve()
