@@ -154,8 +154,8 @@ def make_scenario(settings: TrainConfig) -> Any:
         **sections,
     )
     scenario.names = {
-        "scenario": settings.scenario, "env": settings.env, "env_config": settings.env_config, "algorithm": name,
-        "mapping": settings.mapping,
+        "scenario": settings.scenario, "env": settings.env, "env_config": settings.env_config,
+        "algorithm": name if scenario.seats else None, "mapping": settings.mapping,
     }  # fmt: skip
     return scenario
 

@@ -17,10 +17,11 @@ from scipy.sparse import csr_array
 
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID
-from malib_lite.contracts.exact import ExactGame
+from malib_lite.contracts.exact import ExactGame, Names
 from malib_lite.envs.open_spiel.equilibrium import solve
 from malib_lite.envs.open_spiel.game_tree import CHANCE, TERMINAL, GameTree
 from malib_lite.envs.open_spiel.games import agents_of
+from malib_lite.envs.open_spiel.names import names_of
 
 _TIE = 1e-12  # actions whose values differ by less are equally good: sums of other orders differ by rounding
 
@@ -57,7 +58,7 @@ class SequenceFormGame(ExactGame):
     def __init__(self, tree: GameTree, sequences: Sequence[Sequences]) -> None:
         """See :meth:`build`."""
         self.agents: list[AgentID] = agents_of(tree.game)
-        self._observation = tree.observation
+        self._tree = tree  # which others who ask for the game share
         self._sequences = list(sequences)
         leaves = np.flatnonzero(tree.player == TERMINAL)
         self._weight = (tree.returns[leaves] * _chance_reach(tree)[leaves, None]).T.copy()  # (N, L): return x chance
@@ -80,7 +81,11 @@ class SequenceFormGame(ExactGame):
     def information_sets(self, agent: AgentID) -> tuple[np.ndarray, np.ndarray]:
         """Observations (I, n) float32 and legal actions (I, A) bool, both the caller's to keep."""
         player = self.agents.index(agent)
-        return self._observation[player].copy(), self._sequences[player].legal.copy()
+        return self._tree.observation[player].copy(), self._sequences[player].legal.copy()
+
+    def describe(self, agent: AgentID) -> Names:
+        """See :func:`~malib_lite.envs.open_spiel.names.names_of`."""
+        return names_of(self._tree, self.agents.index(agent))
 
     def plans(self, agent: AgentID, pool: np.ndarray) -> np.ndarray:
         """Realisation plans; see :meth:`ExactGame.plans`."""

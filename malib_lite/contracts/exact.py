@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID
+
+
+class Names(NamedTuple):
+    """What people call an agent's information sets and actions."""
+
+    information_sets: list[str]  # I of them, in the order of the tabular policies' rows
+    actions: list[str]  # A of them
+    order: list[int]  # the numbers of the information sets, as people would list them
+    legend: str = ""  # how the names of the information sets are to be read
 
 
 class ExactGame(ABC):
@@ -28,6 +38,10 @@ class ExactGame(ABC):
     @abstractmethod
     def information_sets(self, agent: AgentID) -> tuple[np.ndarray, np.ndarray]:
         """Observations (I, *obs) and legal actions (I, A) bool of the agent's information sets."""
+
+    def describe(self, agent: AgentID) -> Names | None:
+        """Names of the agent's information sets and actions; None where there are no better ones than their numbers."""
+        return None
 
     # -- with plans ---------------------------------------------------------------------------------------------
 

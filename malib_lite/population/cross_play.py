@@ -2,6 +2,8 @@
 
 A population's figures against itself say little: who is far from equilibrium may look even at home. Between runs, seeds
 or algorithms the table of all against all says who is worth what.
+
+With N players every population takes each seat in turn, while all other seats are taken by one other population.
 """
 
 from __future__ import annotations
@@ -13,62 +15,68 @@ import numpy as np
 
 from malib_lite.population.meta_solvers import nash
 
+Lineup = tuple[int, ...]  # the number of the population that plays for each player
+
 
 @dataclass(frozen=True)
 class CrossPlay:
-    """What each population earns as the first player against each as the second."""
+    """What each population (first of the two last axes) earns where all others are of one population (last axis)."""
 
     names: tuple[str, ...]
-    values: np.ndarray  # (K, K) float64, expected return of the first player
-    errors: np.ndarray  # (K, K) float64, standard errors; 0 where payoffs are exact
+    values: np.ndarray  # (N, K, K) float64, expected return of each player
+    errors: np.ndarray  # (N, K, K) float64, standard errors; 0 where payoffs are exact
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean (K, K) over the seats: first-mover advantages cancel, two alike earn the same against each other."""
+        return self.values.mean(axis=0)
+
+    @property
+    def mean_errors(self) -> np.ndarray:
+        """Standard errors (K, K) of :attr:`mean`. Seats are games of their own; but on the diagonal, where they are
+        one and the same, this is the most that it can be."""
+        errors = np.sqrt((self.errors**2).sum(axis=0)) / len(self.errors)
+        np.fill_diagonal(errors, self.errors.mean(axis=0).diagonal())
+        return errors
 
     @property
     def strengths(self) -> np.ndarray:
-        """What each population (K,) earns on average over both seats and all others, the game being zero-sum."""
-        lead = (self.values - self.values.T) / 2.0
-        return lead.sum(axis=1) / max(1, len(self.names) - 1)
+        """What each population (K,) earns on average over all seats and all others."""
+        others = self.mean.sum(axis=1) - self.mean.diagonal()
+        return others / max(1, len(self.names) - 1)
 
-    def lines(self) -> list[str]:
-        """A plain text table: first players in rows, second players in columns, and the strengths."""
-        width = max(16, *(len(name) for name in self.names))
-        rows = ["".join(f"{name:>{width}}" for name in ("", *self.names, "strength"))]
-        for name, values, errors, strength in zip(self.names, self.values, self.errors, self.strengths, strict=True):
-            cells = [f"{value:+.3f} ± {error:.3f}" for value, error in zip(values, errors, strict=True)]
-            rows.append("".join(f"{cell:>{width}}" for cell in (name, *cells, f"{strength:+.3f}")))
-        return rows
+
+def lineups(num_populations: int, num_players: int) -> list[Lineup]:
+    """All that have to be played: one population in one seat, another one (or itself) in all others."""
+    found = {
+        _lineup(seat, one, others, num_players): None
+        for one in range(num_populations)
+        for others in range(num_populations)
+        for seat in range(num_players)
+    }
+    return list(found)
 
 
 def cross_play(
-    payoffs: Mapping[tuple[str, str], np.ndarray],
-    mixtures: Mapping[str, Sequence[np.ndarray]],
-    errors: Mapping[tuple[str, str], np.ndarray] | None = None,
+    names: Sequence[str], returns: Mapping[Lineup, tuple[Sequence[float], Sequence[float]]], num_players: int
 ) -> CrossPlay:
-    """Average the payoffs between members to those between populations.
+    """Put the returns of all :func:`lineups` into tables.
 
     Args:
-        payoffs: by (population of the first player, of the second): (P_1, P_2), the first player's expected returns.
-        mixtures: each population's (P_1,) as the first and (P_2,) as the second player.
-        errors: standard errors of the payoffs, by the same keys; exact where omitted. Entries count as independent.
+        names: of the populations.
+        returns: by lineup, the mean return of each player and its standard error, 0 where it is exact.
 
     Raises:
-        ValueError: a pair has no payoffs, or they do not fit the mixtures.
+        ValueError: a lineup is missing.
     """
-    names = tuple(mixtures)
-    values, spreads = np.zeros((2, len(names), len(names)))
-    for i, first in enumerate(names):
-        for j, second in enumerate(names):
-            if (first, second) not in payoffs:
-                raise ValueError(f"no payoffs of '{first}' against '{second}'")
-            x, y = mixtures[first][0], mixtures[second][1]
-            table = payoffs[first, second]
-            if table.shape != (len(x), len(y)):
-                raise ValueError(
-                    f"payoffs {table.shape} of '{first}' against '{second}' for {len(x)} x {len(y)} members"
-                )
-            values[i, j] = x @ table @ y
-            if errors is not None:
-                spreads[i, j] = np.sqrt(x**2 @ errors[first, second] ** 2 @ y**2)
-    return CrossPlay(names, values, spreads)
+    values, errors = np.zeros((2, num_players, len(names), len(names)))
+    for seat, one, others in np.ndindex(values.shape):
+        lineup = _lineup(seat, one, others, num_players)
+        if lineup not in returns:
+            raise ValueError(f"no returns of the lineup {[names[number] for number in lineup]}")
+        means, spreads = returns[lineup]
+        values[seat, one, others], errors[seat, one, others] = means[seat], spreads[seat]
+    return CrossPlay(tuple(names), values, errors)
 
 
 def relative_performance(payoffs: np.ndarray) -> float:
@@ -85,3 +93,7 @@ def relative_performance(payoffs: np.ndarray) -> float:
     """
     x, y = nash(np.stack([payoffs, -payoffs]))
     return float(x @ payoffs @ y)
+
+
+def _lineup(seat: int, one: int, others: int, num_players: int) -> Lineup:
+    return tuple(one if player == seat else others for player in range(num_players))

@@ -4,32 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+FLOOR = 1e-6  # what a logarithmic axis shows of a NashConv that is zero, or rounding
+_READABLE = 14  # rows or columns up to which a heat map has numbers in its cells
+_MANY = 60  # points of a curve, or members of a pool, that are no longer marked one by one
 
 
 def plot_curves(
-    path: Path,
-    title: str,
-    x_label: str,
-    y_label: str,
-    curves: Mapping[str, Sequence[tuple[float, float]]],
-    log_y: bool = False,
+    path: Path, title: str, x_label: str, y_label: str, curves: Mapping[str, Sequence[tuple[float, float]]]
 ) -> None:
     """Draw curves, lists of points (x, y) by name."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, marker="o" if len(x) < 60 else None, markersize=3.5, linewidth=1.6, label=name)
+        axes.plot(x, y, marker="o" if len(x) < _MANY else None, markersize=3.5, linewidth=1.6, label=name)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    if log_y and all(y > 0 for points in curves.values() for _, y in points):
-        axes.set_yscale("log")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     if len(curves) > 1:
         axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_nash_conv(
+    path: Path, title: str, unit: str, reports: Sequence[Mapping[str, Any]], curves: Mapping[str, str]
+) -> None:
+    """Draw NashConv against iterations, wall time and environment steps, side by side, on a logarithmic axis.
+
+    What is below ``FLOOR`` is drawn on it, as a hollow triangle. Where nothing is played there is no third panel.
+
+    Args:
+        unit: what the run counts: "iteration" or "generation".
+        reports: lines of ``metrics.jsonl``.
+        curves: labels by the names of the figures; reports without one are left out.
+    """
+    panels = {unit: lambda report: report["step"], "wall time (s)": lambda report: report["time"]["wall_s"]}
+    if any(report.get("env_steps") for report in reports):
+        panels["environment steps"] = lambda report: report["env_steps"]
+    figure = Figure(figsize=(1.4 + 3.4 * len(panels), 3.9), layout="constrained")
+    figure.suptitle(title)
+    all_axes = np.ravel(figure.subplots(1, len(panels), sharey=True))
+    shown = [max(FLOOR, report[name]) for report in reports for name in curves if report.get(name) is not None]
+    solved = False
+    for axes, (label, x_of) in zip(all_axes, panels.items(), strict=True):
+        for number, (name, legend) in enumerate(curves.items()):
+            points = [(x_of(report), report[name]) for report in reports if report.get(name) is not None]
+            if not points:
+                continue
+            x, y = np.array(points, np.float64).T
+            zero, color = y < FLOOR, f"C{number}"
+            y = np.maximum(y, FLOOR)
+            axes.plot(x, y, linewidth=1.6, color=color, label=legend)
+            if len(x) < _MANY:
+                axes.plot(x[~zero], y[~zero], "o", markersize=3.5, color=color)
+            if zero.any():
+                marked = np.flatnonzero(zero)[: None if len(x) < _MANY else 1]
+                axes.plot(x[marked], y[marked], "v", markersize=6, color=color, markerfacecolor="white", clip_on=False)
+                solved = True
+        axes.set(xlabel=label, yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=label == unit, min_n_ticks=1))
+        if label == "environment steps":
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if label != unit:
+            axes.set_xlim(left=0.0)
+        _plain(axes)
+    all_axes[0].set_ylabel("NashConv")
+    if max(shown) < 100.0 * min(shown):  # powers of ten alone would be one label, or none
+        all_axes[0].set_ylim(0.8 * min(shown), 1.25 * max(shown))
+        all_axes[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        all_axes[0].yaxis.set_major_formatter("{x:g}")
+        all_axes[0].yaxis.set_minor_locator(NullLocator())
+    if solved:
+        all_axes[0].set_ylim(bottom=FLOOR)
+        all_axes[0].annotate(
+            f"▽ at most {FLOOR:g}", (0.03, 0.03), xycoords="axes fraction", fontsize=8, color="dimgray"
+        )
+    if len(curves) > 1:
+        all_axes[0].legend(frameon=False)
     figure.savefig(path, dpi=130)
 
 
@@ -38,26 +96,72 @@ def plot_table(
 ) -> None:
     """Draw the first player's payoffs (P_1, P_2), with the mixtures (P_1,) and (P_2,) along the sides."""
     rows, columns = mixtures
-    figure = Figure(figsize=(7.2, 6), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    grid = figure.add_gridspec(2, 3, width_ratios=(6, 1, 0.22), height_ratios=(1, 6))
+    figure.suptitle(title)
     main = figure.add_subplot(grid[1, 0])
-    limit = float(np.abs(table).max()) or 1.0
-    image = main.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    main.set(xlabel=f"{players[1]}'s policies", ylabel=f"{players[0]}'s policies")
-    if table.size <= 150:
-        for (i, j), value in np.ndenumerate(table):
-            dark = abs(value) > 0.6 * limit
-            main.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    image = _heat_map(main, table, "{:.2f}")
+    main.set(xlabel=f"{players[1]}'s members, oldest first", ylabel=f"{players[0]}'s members, oldest first")
     top = figure.add_subplot(grid[0, 0], sharex=main)
-    top.bar(np.arange(len(columns)), columns, color="tab:gray")
     side = figure.add_subplot(grid[1, 1], sharey=main)
-    side.barh(np.arange(len(rows)), rows, color="tab:gray")
-    for axes in (top, side):
+    # Bars of large pools touch: thinner ones would vanish between the pixels.
+    width = 0.8 if max(table.shape) <= _MANY else 1.0
+    top.bar(np.arange(len(columns)), columns, width=width, color="tab:gray")
+    side.barh(np.arange(len(rows)), rows, height=width, color="tab:gray")
+    for axes, mixture in ((top, columns), (side, rows)):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelbottom=axes is side, labelleft=axes is top)
-    top.set(ylabel="mixture", title=title)
-    side.set(xlabel="mixture")
-    figure.colorbar(image, ax=side, label=f"payoff to {players[0]}")
+        axes.locator_params(axis="y" if axes is top else "x", nbins=2)
+        (axes.set_ylim if axes is top else axes.set_xlim)(0.0, 1.1 * float(max(mixture.max(), 1e-9)))
+    top.set_ylabel("mixture")
+    side.set_xlabel("mixture")
+    figure.colorbar(image, cax=figure.add_subplot(grid[1, 2]), label=f"payoff to {players[0]}")
+    figure.savefig(path, dpi=130)
+
+
+def plot_mixtures(path: Path, title: str, unit: str, mixtures: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Draw how each player's mixture moved: a row for each iteration, a column for each member.
+
+    Args:
+        unit: what the run counts: "iteration" or "generation".
+        mixtures: by player, one (P,) for each iteration; P may grow.
+    """
+    columns = min(3, len(mixtures))
+    lines = -(-len(mixtures) // columns)
+    figure = Figure(figsize=(1.6 + 3.9 * columns, 0.7 + 3.8 * lines), layout="constrained")
+    figure.suptitle(title)
+    all_axes = np.ravel(figure.subplots(lines, columns, squeeze=False))
+    for axes in all_axes[len(mixtures) :]:
+        axes.set_visible(False)
+    for axes, (player, rows) in zip(all_axes, mixtures.items(), strict=False):
+        shares = np.full((len(rows), max(map(len, rows))), np.nan)  # NaN: not there yet
+        for iteration, row in enumerate(rows):
+            shares[iteration, : len(row)] = row
+        # Small shares are to be seen, too.
+        norm = PowerNorm(0.5, vmin=0.0, vmax=1.0)
+        image = axes.imshow(shares, cmap="YlGnBu", norm=norm, aspect="auto", interpolation="nearest")
+        axes.set_facecolor("0.88")
+        axes.set(title=player, xlabel="member", ylabel=unit)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    figure.colorbar(image, ax=list(all_axes), label="probability", ticks=[0.0, 0.01, 0.1, 0.25, 0.5, 1.0])
+    figure.savefig(path, dpi=130)
+
+
+def plot_cross_play(path: Path, title: str, names: Sequence[str], values: np.ndarray, errors: np.ndarray) -> None:
+    """Draw what each population (row) earns against each (column), (K, K), with standard errors where there are any."""
+    size = len(names)
+    longest = max(map(len, names))
+    side = max(4.2, (0.95 if size <= _READABLE else 0.35) * size)
+    figure = Figure(figsize=(side + 1.8 + 0.07 * longest, side + 0.6 + 0.05 * longest), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    sampled = bool(errors.any())
+    image = _heat_map(axes, values, "{:+.3f}", errors if sampled else None, fontsize=8)
+    axes.set(xlabel="against", xticks=range(size), yticks=range(size))
+    axes.set_xticklabels(names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticklabels(names)
+    figure.colorbar(image, ax=axes, label="mean return over all seats", shrink=0.8)
     figure.savefig(path, dpi=130)
 
 
@@ -76,3 +180,27 @@ def plot_timeline(path: Path, title: str, iterations: Sequence[tuple[int, float,
     axes.set_yticklabels([f"worker {worker}: {number[worker]}" for worker in workers])
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _heat_map(
+    axes: Axes, table: np.ndarray, number: str, errors: np.ndarray | None = None, fontsize: float = 7
+) -> Any:
+    """A table (R, C) in red (above zero) and blue, with its numbers in the cells while these have room for them."""
+    limit = float(np.abs(table).max()) or 1.0
+    image = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    if max(table.shape) > _READABLE:
+        return image
+    for (i, j), value in np.ndenumerate(table):
+        text = number.format(value + 0.0 if abs(value) >= 5e-4 else 0.0)  # no minus before a zero
+        if errors is not None:
+            text += f"\n±{errors[i, j]:.3f}"
+        color = "white" if abs(value) > 0.6 * limit else "black"
+        axes.text(j, i, text, ha="center", va="center", fontsize=fontsize, color=color)
+    return image

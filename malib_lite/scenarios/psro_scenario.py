@@ -108,15 +108,11 @@ class PSROScenario(PopulationScenario):
         return final | self._lower_bound(run)
 
     def plot(self, run: Run) -> None:
-        from malib_lite.runtime.plots import plot_curves, plot_table
+        from malib_lite.scenarios.population_report import report_population
 
-        plots, title = run.folder.path / "plots", f"{self.name}, seed {self.seed}"
-        points = [(report["step"], report["nash_conv"]) for report in run.reports if "nash_conv" in report]
-        if points:
-            plot_curves(plots / "nash_conv.png", title, "iteration", "NashConv", {"NashConv": points}, log_y=True)
-        if len(self.players) == 2 and self.population.payoffs.sizes[0]:
-            mixtures = [self.population.mixture(player) for player in self.players]
-            plot_table(plots / "payoffs.png", title, self.players, self.population.payoffs.table()[0], mixtures)
+        mixtures = {player: self.population.mixture(player) for player in self.players}
+        title, curves = f"{self.name}, seed {self.seed}", {"nash_conv": "NashConv"}
+        report_population(run, title, self.population, "iteration", curves, {"The final mixture": mixtures})
 
     # -- the steps of an iteration ------------------------------------------------------------------------------
 

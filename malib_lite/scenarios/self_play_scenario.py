@@ -84,16 +84,15 @@ class SelfPlayScenario(PopulationScenario):
         return {name: values[name] for name in names if name in values} | self._lower_bound(run)
 
     def plot(self, run: Run) -> None:
-        from malib_lite.runtime.plots import plot_curves
+        from malib_lite.scenarios.population_report import report_population
 
-        curves = {
-            label: [(report["step"], report[name]) for report in run.reports if name in report]
-            for name, label in (("nash_conv", "latest"), ("nash_conv_average", "average of all"))
+        sizes = {player: len(members) for player, members in self.population.members.items()}
+        curves = {"nash_conv": "latest", "nash_conv_average": "average of all"}
+        mixtures = {
+            "The latest snapshots": {player: naive(size) for player, size in sizes.items()},
+            "The average of all snapshots": {player: fictitious(size) for player, size in sizes.items()},
         }
-        if curves["latest"]:
-            title = f"{self.name}, seed {self.seed}"
-            path = run.folder.path / "plots" / "nash_conv.png"
-            plot_curves(path, title, "generation", "NashConv", curves, log_y=True)
+        report_population(run, f"{self.name}, seed {self.seed}", self.population, "generation", curves, mixtures)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

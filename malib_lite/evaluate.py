@@ -1,0 +1,363 @@
+"""``python -m malib_lite.evaluate RUN [RUN ...]``: play saved populations of one environment against each other.
+
+Prints what each earns against each, Elo, NashConv where the game can be solved, and each run's strongest members; all of
+it goes to ``evaluation.json``, and a heat map to ``cross_play.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from malib_lite.config import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from malib_lite.contracts.exact import ExactGame
+    from malib_lite.population.contest import Contestant, Table
+    from malib_lite.population.cross_play import CrossPlay
+    from malib_lite.population.saved import SavedPopulation
+    from malib_lite.population.standing import Standing
+
+EPILOG = """\
+RUN is a run folder, which stands for the population as its run mixed it in the end, or FOLDER@CHOICE:
+  @latest   the newest member of every player      @average  all members alike
+  @3        member 3 of every player, the oldest is 0
+
+examples:
+  python -m malib_lite.evaluate logs/psro logs/self_play@average logs/self_play@latest
+"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of populations after they have met."""
+
+    env: str
+    exact: bool
+    episodes: int | None  # of each lineup; None where payoffs are exact
+    cross_play: CrossPlay
+    nash_convs: list[float] | None  # of each population
+    elo: np.ndarray | None  # (K, 3): rating and 95 % interval
+    members: dict[str, dict[str, list[Standing]]]  # by run and player, the strongest first
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in JSON's types."""
+        table = self.cross_play
+        populations = [
+            {
+                "name": name,
+                "strength": float(table.strengths[number]),
+                "nash_conv": None if self.nash_convs is None else self.nash_convs[number],
+                "elo": None if self.elo is None else self.elo[number].tolist(),
+            }
+            for number, name in enumerate(table.names)
+        ]
+        return {
+            "env": self.env, "exact": self.exact, "episodes": self.episodes, "populations": populations,
+            "mean": table.mean.tolist(), "mean_errors": table.mean_errors.tolist(),
+            "seats": {"values": table.values.tolist(), "errors": table.errors.tolist()},
+            "members": {
+                run: {player: [dataclasses.asdict(each) for each in standings] for player, standings in players.items()}
+                for run, players in self.members.items()
+            },
+        }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0 done, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m malib_lite.evaluate", description="Play saved populations against each other.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, of the same environment")
+    parser.add_argument("--episodes", type=int, default=1000, help="of each lineup, where payoffs are not exact")
+    parser.add_argument("--sampled", action="store_true", help="play episodes even where payoffs could be exact")
+    parser.add_argument("--seed", type=int, default=0, help="of these episodes")
+    parser.add_argument("--out", type=Path, help="folder for evaluation.json and cross_play.png; None: the first run's")
+    options = parser.parse_args(arguments)
+    try:
+        if options.episodes < 2 or options.seed < 0:
+            raise ConfigError("'episodes' must be at least 2, for a standard error, and 'seed' must not be negative")
+        evaluation = evaluate(options.runs, options.episodes, options.seed, options.sampled)
+        out = options.out or _split(options.runs[0])[0]
+        _write(evaluation, out)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _show(evaluation)
+    print(f"written: {out / 'evaluation.json'}, {out / 'cross_play.png'}")
+    return 0
+
+
+def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: bool = False) -> Evaluation:
+    """Let saved populations meet.
+
+    Args:
+        runs: run folders, each with ``@CHOICE`` if need be.
+        episodes: of each lineup, where payoffs are not exact.
+        seed: of these episodes.
+        sampled: play episodes even where payoffs could be exact.
+
+    Raises:
+        ConfigError: a folder is no run's, or its policies are damaged or do not fit; nothing has been written.
+    """
+    from malib_lite.population.contest import exact_contest, player_returns, sampled_contest
+    from malib_lite.population.cross_play import cross_play, lineups
+    from malib_lite.population.saved import SavedPopulation
+    from malib_lite.population.standing import standings
+
+    places = [_split(run) for run in runs]
+    saved = {folder: SavedPopulation.read(folder) for folder, _ in places}
+    scenarios = {folder: _scenario(population) for folder, population in saved.items()}
+    table, num_envs = _table(scenarios)
+    names = _names(places)
+    contestants = [
+        _contestant(name, saved[folder], choice, scenarios[folder])
+        for name, (folder, choice) in zip(names, places, strict=True)
+    ]
+    game = None if sampled else _exact_game(table, contestants)
+    wanted, stake, nash_convs = lineups(len(contestants), len(table.groups)), 0.0, None
+    if game is not None:
+        returns, nash_convs = exact_contest(game, table, contestants, wanted)
+    else:
+        returns = {}
+        for lineup, books in sampled_contest(table, contestants, wanted, episodes, num_envs, seed):
+            returns[lineup] = player_returns(table, books)
+            stake = max(stake, *(max(abs(tally.low), abs(tally.high)) for tally in books.returns.values()))
+    met = cross_play(names, returns, len(table.groups))
+    payoffs = _payoffs(saved, scenarios, game)
+    stake = max([stake, *(float(abs(of_members).max()) for of_members, _ in payoffs.values())])
+    return Evaluation(
+        env=str(next(iter(saved.values())).config["env"]),
+        exact=game is not None,
+        episodes=None if game is not None else episodes,
+        cross_play=met,
+        nash_convs=nash_convs,
+        elo=_elo(met, stake),
+        members={str(path): standings(*tables, saved[path].mixtures) for path, tables in payoffs.items()},
+    )
+
+
+# -- inside -----------------------------------------------------------------------------------------------------
+
+
+def _split(run: str) -> tuple[Path, str]:
+    """Folder and choice; an "@" in a folder's own name is left alone."""
+    folder, at, choice = run.rpartition("@")
+    return (Path(folder), choice) if at and not Path(run).is_dir() else (Path(run), "final")
+
+
+def _names(places: Sequence[tuple[Path, str]]) -> list[str]:
+    """Short names that tell all of them apart."""
+    ends = {folder: folder.resolve().name for folder, _ in places}
+    short = {folder: end if list(ends.values()).count(end) == 1 else str(folder) for folder, end in ends.items()}
+    names = [short[folder] + ("" if choice == "final" else f"@{choice}") for folder, choice in places]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"'{twice}' is named twice")
+    return names
+
+
+def _scenario(population: SavedPopulation) -> Any:
+    """The scenario that a run had, as far as its policies and its environment go."""
+    from malib_lite.config import build
+    from malib_lite.train import SCENARIOS, TrainConfig, make_scenario
+
+    config = dict(population.config)
+    if config.get("scenario") not in SCENARIOS:
+        raise ConfigError(
+            f"'{population.path}' was made by a program in Python, whose classes its config.yaml only names: runs of "
+            "`python -m malib_lite.train` can be evaluated"
+        )
+    # Where and how it was learnt plays no part, and need not be possible here.
+    config["training"] = {}
+    scenario = make_scenario(build(TrainConfig, config))
+    if list(population.members) != list(scenario.groups):
+        raise ConfigError(
+            f"'{population.path}' has policies of {', '.join(population.members)}, but the players are "
+            f"{', '.join(scenario.groups)}"
+        )
+    return scenario
+
+
+def _table(scenarios: dict[Path, Any]) -> tuple[Table, int]:
+    """What all runs have in common, and how many environments are stepped together."""
+    from malib_lite.population.contest import Table
+
+    (first_path, first), *others = scenarios.items()
+    for path, scenario in others:
+        for what, ours, theirs in (
+            ("environments", first.names["env"], scenario.names["env"]),
+            ("configurations of the environment", first.names["env_config"], scenario.names["env_config"]),
+            ("players", first.groups, scenario.groups),
+            ("rollout.agent_ids", first.rollout.agent_ids, scenario.rollout.agent_ids),
+            ("rollout.max_step", first.rollout.max_step, scenario.rollout.max_step),
+        ):
+            if ours != theirs:
+                raise ConfigError(f"'{first_path}' and '{path}' differ in their {what}: {ours} and {theirs}")
+    if len(first.groups) < 2:
+        raise ConfigError(f"'{first_path}' has one player only, {next(iter(first.groups))}: nobody to play against")
+    table = Table(first.env_description, first.groups, first.rollout.agent_ids, first.rollout.max_step)
+    return table, first.rollout.num_env_per_thread
+
+
+def _contestant(name: str, population: SavedPopulation, choice: str, scenario: Any) -> Contestant:
+    from malib_lite.population.contest import Contestant
+
+    contestant = Contestant(name, population.pools(choice), population.folder, scenario.policies)
+    with _damage_explained(population.path):
+        contestant.load()
+    return contestant
+
+
+def _exact_game(table: Table, contestants: Sequence[Contestant]) -> ExactGame | None:
+    """The game's exact form, if all that play are functions of what they see, one agent for each player."""
+    creator = table.env_description["creator"]
+    policies = [each.cache.get(member) for each in contestants for pool in each.pools.values() for member in pool]
+    if any(policy.memory_size for policy in policies) or not hasattr(creator, "make_exact"):
+        return None
+    if any(len(agents) > 1 for agents in table.groups.values()):
+        return None
+    game: ExactGame | None = creator.make_exact(**table.env_description["config"])
+    return game
+
+
+def _elo(table: CrossPlay, stake: float) -> np.ndarray | None:
+    """Ratings (K, 3) with intervals, for two players with opposite interests; ``stake`` counts as a win."""
+    import numpy as np
+
+    from malib_lite.population.meta_solvers import is_constant_sum
+    from malib_lite.population.ratings import fit_elo, wins_from_payoffs
+
+    if len(table.values) != 2 or not is_constant_sum(np.stack([table.values[0], table.values[1].T])):
+        return None
+    mean, size = table.mean, len(table.names)
+    centre = float((table.values[0] + table.values[1].T).mean()) / 2.0
+    stake = max(stake, float(np.abs(mean - centre).max())) or 1.0
+    wins = wins_from_payoffs(mean, table.mean_errors, lowest=centre - stake, highest=centre + stake)[:size, size:]
+    np.fill_diagonal(wins, 0.0)
+    ratings = fit_elo(wins)
+    return np.column_stack([ratings.values, ratings.intervals()])
+
+
+def _payoffs(
+    saved: Mapping[Path, SavedPopulation], scenarios: Mapping[Path, Any], game: ExactGame | None
+) -> dict[Path, tuple[np.ndarray, np.ndarray]]:
+    """Payoffs between each run's members, and their errors: its own table, or the game's where that was not filled."""
+    import numpy as np
+
+    from malib_lite.backend.members import MemberCache
+    from malib_lite.population.exploitability import ExactEvaluator
+
+    result = {}
+    for path, population in saved.items():
+        if population.payoffs is not None and population.errors is not None:
+            result[path] = population.payoffs, population.errors
+        elif game is not None:
+            evaluator, policies = ExactEvaluator(game), scenarios[path].policies
+            cache = MemberCache(population.folder, lambda kind, policies=policies: policies[kind].make(0))
+            with _damage_explained(path):
+                for agent, members in zip(game.agents, population.members.values(), strict=True):
+                    for member in members:
+                        evaluator.add(agent, cache.get(member))
+            payoffs = evaluator.payoffs()
+            result[path] = payoffs, np.zeros_like(payoffs)
+    return result
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    """Turn into words what a member raises that cannot be played."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"'{path}': a member is missing or damaged, or config.yaml is not its own: {error}") from None
+
+
+def _write(evaluation: Evaluation, out: Path) -> None:
+    from malib_lite.runtime.metrics import finite
+    from malib_lite.runtime.plots import plot_cross_play
+
+    table = evaluation.cross_play
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "evaluation.json").write_text(json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
+        plot_cross_play(out / "cross_play.png", evaluation.env, table.names, table.mean, table.mean_errors)
+    except OSError as error:
+        raise ConfigError(f"'out' = '{out}': cannot be written ({error.strerror or error})") from None
+
+
+def _show(evaluation: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console, met = Console(highlight=False), evaluation.cross_play
+    how = "exact" if evaluation.exact else f"{evaluation.episodes:,} episodes for each lineup"
+
+    def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        table = RichTable()
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
+        for row in rows:
+            table.add_row(*row)
+        console.print(title, table, sep="\n", soft_wrap=True, markup=False)
+
+    cells = [
+        [_signed(value, 4) + ("" if evaluation.exact else f" ± {error:.4f}") for value, error in zip(*row, strict=True)]
+        for row in zip(met.mean, met.mean_errors, strict=True)
+    ]
+    rows = [[name, *row] for name, row in zip(met.names, cells, strict=True)]
+    show(f"{evaluation.env}: mean return over all seats, {how}", ["of \\ against", *met.names], rows)
+    show(
+        "populations",
+        ["population", "against all others", "Elo", "95 % interval", "NashConv"],
+        [
+            [
+                name, _signed(met.strengths[number], 4),
+                *_rating(None if evaluation.elo is None else evaluation.elo[number].tolist()),
+                "" if evaluation.nash_convs is None else f"{abs(evaluation.nash_convs[number]):.4f}",
+            ]
+            for number, name in enumerate(met.names)
+        ],
+    )  # fmt: skip
+    for run, players in evaluation.members.items():
+        for player, standings in players.items():
+            show(
+                f"{run}: strongest members of {player}",
+                ["member", "mixture", "Elo", "95 % interval", "alpha-rank"],
+                [
+                    [
+                        f"policy-{each.member}", f"{each.mixture:.3f}",
+                        *_rating(None if each.elo is None else [each.elo, each.elo_low, each.elo_high]),
+                        "" if each.alpha_rank is None else f"{each.alpha_rank:.3f}",
+                    ]
+                    for each in standings[:5]
+                ],
+            )  # fmt: skip
+
+
+def _rating(elo: Sequence[float | None] | None) -> list[str]:
+    """Rating and interval."""
+    if elo is None:
+        return ["", ""]
+    value, low, high = (_signed(each or 0.0, 0) for each in elo)
+    return [value, f"{low} to {high}"]
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # there is no minus before a zero
+
+
+if __name__ == "__main__":
+    sys.exit(main())

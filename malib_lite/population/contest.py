@@ -1,0 +1,126 @@
+"""Contests between populations that were trained apart: who takes which seat, and what everybody gets.
+
+Where the game can be solved, a population is the one policy that its mixture amounts to, and everything is exact.
+Elsewhere episodes are played, with a member of each mixture drawn for each episode, in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from malib_lite.backend.members import Member, MemberCache, MemberFolder
+from malib_lite.contracts.exact import ExactGame
+from malib_lite.population.cross_play import Lineup
+from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.rollout.books import Books
+from malib_lite.rollout.pool import PoolPlayer
+from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.rollout.sampler import Sampler
+from malib_lite.rollout.uniform_agents import make_uniform
+from malib_lite.rollout.vector_env import vectorise
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the contest is about."""
+
+    env_description: Mapping[str, Any]
+    groups: Mapping[str, Sequence[str]]  # player -> its agents
+    agent_ids: bool = False  # whether agents that share a policy are told who they are
+    max_step: int | None = None
+
+
+class Contestant:
+    """A mixture of saved members for every player."""
+
+    def __init__(
+        self,
+        name: str,
+        pools: Mapping[str, Mapping[Member, float]],
+        folder: MemberFolder,
+        policies: Mapping[str, PolicySpec],
+    ) -> None:
+        """
+        Args:
+            pools: probability of each member, by player.
+            folder: where the members lie.
+            policies: how each kind of member is made.
+        """
+        self.name = name
+        self.pools = {player: {m: p for m, p in pool.items() if p > 0.0} for player, pool in pools.items()}
+        self.cache = MemberCache(folder, lambda kind: policies[kind].make(0))
+
+    def load(self) -> None:
+        """Read all members once, so that a damaged one is found before anything is played."""
+        for pool in self.pools.values():
+            for member in pool:
+                self.cache.get(member)
+
+
+def exact_contest(
+    game: ExactGame, table: Table, contestants: Sequence[Contestant], lineups: Iterable[Lineup]
+) -> tuple[dict[Lineup, tuple[list[float], list[float]]], list[float]]:
+    """Returns of all players in each lineup, with errors of zero, and NashConv of each contestant.
+
+    Args:
+        game: its agents are the players' only ones, in their order.
+    """
+    policies = [_aggregated(game, table, contestant) for contestant in contestants]
+    results = {}
+    for lineup in lineups:
+        pools = [policies[who][player][None] for player, who in enumerate(lineup)]
+        results[lineup] = game.payoffs(pools).reshape(len(lineup)).tolist(), [0.0] * len(lineup)
+    one = np.ones(1)
+    nash_convs = [game.nash_conv([policy[None] for policy in of_players], [one] * len(of_players)) for of_players in policies]
+    return results, nash_convs
+
+
+def sampled_contest(
+    table: Table, contestants: Sequence[Contestant], lineups: Iterable[Lineup], num_episodes: int, num_envs: int, seed: int
+) -> Iterator[tuple[Lineup, Books]]:
+    """Play ``num_episodes`` of each lineup; yields its books when they are done."""
+    description = table.env_description
+    root = np.random.SeedSequence(seed)
+    vector = vectorise(description, min(num_envs, num_episodes), root.spawn(1)[0], table.max_step)
+    environments = make_uniform(vector, table.groups, table.agent_ids)
+    try:
+        sampler = Sampler(environments, table.groups, {}, 1, whole_episodes=True)
+        for lineup in lineups:
+            generator = np.random.default_rng(np.random.SeedSequence([seed, *lineup]))
+            players = {}
+            for (player, agents), who in zip(table.groups.items(), lineup, strict=True):
+                pool, cache = contestants[who].pools[player], contestants[who].cache
+                members = {member: cache.get(member) for member in pool}
+                for policy in members.values():
+                    policy.seed(int(generator.integers(2**31)))
+                players[player] = PoolPlayer(environments, agents, members, pool, generator.spawn(1)[0])
+            sampler.use_pools(players)
+            sampler.play_episodes(num_episodes)
+            yield lineup, sampler.take_books()
+    finally:
+        environments.close()
+
+
+def player_returns(table: Table, books: Books) -> tuple[list[float], list[float]]:
+    """Every player's mean return, the mean over its agents, and the standard errors, the largest of its agents'."""
+    tallies = [[books.returns[agent] for agent in agents] for agents in table.groups.values()]
+    return (
+        [sum(tally.mean for tally in team) / len(team) for team in tallies],
+        [max(tally.standard_error for tally in team) for team in tallies],
+    )
+
+
+def _aggregated(game: ExactGame, table: Table, contestant: Contestant) -> list[np.ndarray]:
+    """The policy (I, A) of every player that is worth what its mixture is worth."""
+    evaluator = ExactEvaluator(game)
+    policies = []
+    for player, (agent,) in table.groups.items():
+        pool = contestant.pools[player]
+        for member in pool:
+            evaluator.add(agent, contestant.cache.get(member))
+        policies.append(evaluator.aggregate(agent, np.array(list(pool.values()))))
+    return policies

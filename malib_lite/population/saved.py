@@ -1,0 +1,106 @@
+"""Populations as a run folder holds them: read, never unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from malib_lite.backend.members import Member, MemberFolder
+from malib_lite.config import ConfigError
+
+CHOICES = ("final", "latest", "average")
+
+
+@dataclass(frozen=True)
+class SavedPopulation:
+    """What is in a run folder about its players' pools."""
+
+    path: Path
+    config: Mapping[str, Any]  # config.yaml
+    members: Mapping[str, list[Member]]  # by player, oldest first
+    mixtures: Mapping[str, np.ndarray]  # by player, (P,)
+    payoffs: np.ndarray | None  # (N, P_1, ..., P_N), where all of it is known
+    errors: np.ndarray | None  # their standard errors
+
+    @property
+    def folder(self) -> MemberFolder:
+        """Where the members lie."""
+        return MemberFolder(self.path / "checkpoints" / "policies")
+
+    @staticmethod
+    def read(path: Path) -> SavedPopulation:
+        """Read a run folder.
+
+        A run of the marl scenario is a population with one member for each player.
+
+        Raises:
+            ConfigError: it is no run folder, or has no policies yet, or one of its files cannot be read.
+        """
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"'{path}' is no run folder: it has no config.yaml")
+        state_file = path / "checkpoints" / "state.json"
+        if not state_file.is_file():
+            raise ConfigError(f"'{path}' has no policies: the run has not come to checkpoints/state.json")
+        try:
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            state = json.loads(state_file.read_text())
+            tables = load_file(path / "checkpoints" / state["payoffs"]) if "payoffs" in state else {}
+            if "policies" in state:
+                members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
+                mixtures = {player: np.ones(1) for player in members}
+            else:
+                members = {player: list(map(Member.parse, texts)) for player, texts in state["members"].items()}
+                mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
+            raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
+        known = tables.get("known")
+        complete = known is not None and known.size > 0 and bool(known.all())
+        complete = complete and known.shape == tuple(map(len, members.values()))
+        return SavedPopulation(
+            path, config, members, mixtures,
+            tables["payoffs"] if complete else None, tables["errors"] if complete else None,
+        )  # fmt: skip
+
+    def pools(self, choice: str) -> dict[str, dict[Member, float]]:
+        """The pools that a choice plays: "final" as the run mixed it, "latest", "average", or a member's number.
+
+        Raises:
+            ConfigError: there is no such choice, or a player has no such member.
+        """
+        pools = {}
+        for player, members in self.members.items():
+            size = len(members)
+            if choice.isdecimal() and int(choice) < size:
+                mixture = np.eye(size)[int(choice)]
+            elif choice in CHOICES:
+                mixture = {
+                    "final": self.mixtures[player], "latest": np.eye(size)[-1], "average": np.full(size, 1.0 / size)
+                }[choice]  # fmt: skip
+            else:
+                raise ConfigError(
+                    f"'{self.path}@{choice}': choose {', '.join(CHOICES)} or the number of a member, "
+                    f"0 to {min(map(len, self.members.values())) - 1}"
+                )
+            pools[player] = _pool(members, mixture)
+        return pools
+
+
+def _mixture(strategy: Mapping[str, Any]) -> np.ndarray:
+    probabilities = np.array(strategy["probabilities"], np.float64)
+    return probabilities if probabilities.sum() > 0.0 else np.full(len(probabilities), 1.0 / len(probabilities))
+
+
+def _pool(members: list[Member], mixture: np.ndarray) -> dict[Member, float]:
+    """Probabilities by member; one that is in a pool twice has both of its shares."""
+    pool: dict[Member, float] = {}
+    for member, probability in zip(members, mixture.tolist(), strict=True):
+        pool[member] = pool.get(member, 0.0) + probability
+    return pool

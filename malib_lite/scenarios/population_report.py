@@ -1,0 +1,111 @@
+"""What a run of populations leaves behind for people: plots, ``report.md`` and ``strategy.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from malib_lite.population.population import Population
+from malib_lite.population.standing import standings
+from malib_lite.population.tables import markdown, standing_table, strategy_tables
+from malib_lite.runtime.plots import plot_mixtures, plot_nash_conv, plot_table
+from malib_lite.scenarios.run import Run
+
+Mixtures = Mapping[str, np.ndarray]  # (P,) by player
+
+
+def report_population(
+    run: Run,
+    title: str,
+    population: Population,
+    unit: str,
+    curves: Mapping[str, str],
+    mixtures: Mapping[str, Mixtures],
+) -> None:
+    """Draw and write everything that is known of a population.
+
+    Args:
+        unit: what the run counts: "iteration" or "generation".
+        curves: labels of NashConv's curves, by their names in the reports.
+        mixtures: what the strategies to be shown are called, and the mixtures that they are; the first is the result.
+    """
+    plots, final = run.folder.path / "plots", next(iter(mixtures.values()))
+    if any(name in report for report in run.reports for name in curves):
+        plot_nash_conv(plots / "nash_conv.png", title, unit, run.reports, curves)
+    history = {
+        player: [report[f"{player}/mixture"] for report in run.reports if f"{player}/mixture" in report]
+        for player in population.players
+    }
+    if all(history.values()):
+        plot_mixtures(plots / "mixtures.png", title, unit, history)
+    parts = [f"# {title}\n", _summary(run, population, unit, curves)]
+    table = payoff_table(population)
+    if table is not None:
+        payoffs, errors = table
+        _draw_payoffs(plots, title, payoffs, final)
+        parts.append(_members(payoffs, errors, final))
+    strategies = _strategies(population, mixtures)
+    if strategies:
+        (run.folder.path / "strategy.md").write_text(f"# {title}\n\n{strategies}")
+        parts.append("What the players do in each information set: [strategy.md](strategy.md).\n")
+    (run.folder.path / "report.md").write_text("\n".join(parts))
+
+
+def payoff_table(population: Population) -> tuple[np.ndarray, np.ndarray] | None:
+    """Payoffs (N, P_1, ..., P_N) and standard errors of all joint choices, where these are known or can be computed."""
+    sizes = tuple(len(members) for members in population.members.values())
+    if population.payoffs.sizes == sizes:
+        return population.payoffs.table(), population.payoffs.errors
+    if population.exact is None:
+        return None
+    payoffs = population.exact.payoffs()
+    return payoffs, np.zeros_like(payoffs)
+
+
+def _draw_payoffs(plots: Path, title: str, payoffs: np.ndarray, mixtures: Mixtures) -> None:
+    """One heat map for each pair of players; all others play their mixtures."""
+    players = list(mixtures)
+    for first, second in combinations(range(len(players)), 2):
+        table = payoffs[first]
+        for other in reversed(range(len(players))):
+            if other not in (first, second):
+                table = np.tensordot(table, mixtures[players[other]], axes=([other], [0]))
+        pair = [players[first], players[second]]
+        name = "payoffs.png" if len(players) == 2 else f"payoffs-{pair[0]}-{pair[1]}.png"
+        plot_table(plots / name, title, pair, table, [mixtures[player] for player in pair])
+
+
+def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, str]) -> str:
+    last = run.reports[-1]
+    rows = [[f"{unit}s", str(last["step"])], ["environment steps", f"{run.env_steps:,}"]]
+    rows += [[f"members of {player}", str(len(members))] for player, members in population.members.items()]
+    rows += [[f"value to {p}", f"{last[f'{p}/value']:+.4f}"] for p in population.players if f"{p}/value" in last]
+    for name, label in curves.items():
+        if name in last:
+            what = "NashConv" if label == "NashConv" else f"NashConv, {label}"
+            rows.append([what, f"{abs(last[name]):.2e}" if abs(last[name]) < 1e-4 else f"{last[name]:.4f}"])
+    return markdown(["", ""], rows)
+
+
+def _members(payoffs: np.ndarray, errors: np.ndarray, mixtures: Mixtures) -> str:
+    by_player = standings(payoffs, errors, mixtures)
+    exact = "exact" if not errors.any() else f"sampled, standard errors up to {errors.max():.3f}"
+    text = f"## Strongest members\n\nBy the payoffs between all members ({exact}); policy-0 is the oldest.\n"
+    return text + "".join(f"\n### {player}\n\n{standing_table(rows)}" for player, rows in by_player.items())
+
+
+def _strategies(population: Population, mixtures: Mapping[str, Mixtures]) -> str:
+    """The tables of all mixtures, each as the one strategy that it amounts to; "" where they are not known."""
+    exact = population.exact
+    if exact is None:
+        return ""
+    parts = []
+    for what, of_players in mixtures.items():
+        by_agent = dict(zip(exact.agents, of_players.values(), strict=True))
+        strategies = {agent: exact.aggregate(agent, mixture) for agent, mixture in by_agent.items()}
+        if tables := strategy_tables(exact.game, strategies):
+            parts.append(f"{what}: action probabilities. Where it never goes itself, all actions are alike.\n\n{tables}")
+    return "\n".join(parts)
