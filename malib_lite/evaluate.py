@@ -1,7 +1,7 @@
 """``python -m malib_lite.evaluate RUN [RUN ...]``: play saved populations of one environment against each other.
 
-Prints what each earns against each, Elo, NashConv where the game can be solved, and each run's strongest members; all of
-it goes to ``evaluation.json``, and a heat map to ``cross_play.png``.
+Prints what each earns against each, Elo, NashConv where the game can be solved, and each run's strongest members; all
+of it goes to ``evaluation.json``, and a heat map to ``cross_play.png``.
 """
 
 from __future__ import annotations
@@ -255,20 +255,19 @@ def _payoffs(
     """Payoffs between each run's members, and their errors: its own table, or the game's where that was not filled."""
     import numpy as np
 
-    from malib_lite.backend.members import MemberCache
     from malib_lite.population.exploitability import ExactEvaluator
 
     result = {}
     for path, population in saved.items():
+        if all(len(members) == 1 for members in population.members.values()):
+            continue  # there is nobody to compare it with
         if population.payoffs is not None and population.errors is not None:
             result[path] = population.payoffs, population.errors
         elif game is not None:
-            evaluator, policies = ExactEvaluator(game), scenarios[path].policies
-            cache = MemberCache(population.folder, lambda kind, policies=policies: policies[kind].make(0))
-            with _damage_explained(path):
-                for agent, members in zip(game.agents, population.members.values(), strict=True):
-                    for member in members:
-                        evaluator.add(agent, cache.get(member))
+            evaluator, all_of_them = ExactEvaluator(game), _contestant("", population, "average", scenarios[path])
+            for agent, members in zip(game.agents, population.members.values(), strict=True):
+                for member in members:
+                    evaluator.add(agent, all_of_them.cache.get(member))
             payoffs = evaluator.payoffs()
             result[path] = payoffs, np.zeros_like(payoffs)
     return result
@@ -302,6 +301,8 @@ def _show(evaluation: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    from malib_lite.population.tables import signed, standing_table
+
     console, met = Console(highlight=False), evaluation.cross_play
     how = "exact" if evaluation.exact else f"{evaluation.episodes:,} episodes for each lineup"
 
@@ -314,49 +315,21 @@ def _show(evaluation: Evaluation) -> None:
         console.print(title, table, sep="\n", soft_wrap=True, markup=False)
 
     cells = [
-        [_signed(value, 4) + ("" if evaluation.exact else f" ± {error:.4f}") for value, error in zip(*row, strict=True)]
+        [signed(value, 4) + ("" if evaluation.exact else f" ± {error:.4f}") for value, error in zip(*row, strict=True)]
         for row in zip(met.mean, met.mean_errors, strict=True)
     ]
     rows = [[name, *row] for name, row in zip(met.names, cells, strict=True)]
     show(f"{evaluation.env}: mean return over all seats, {how}", ["of \\ against", *met.names], rows)
-    show(
-        "populations",
-        ["population", "against all others", "Elo", "95 % interval", "NashConv"],
-        [
-            [
-                name, _signed(met.strengths[number], 4),
-                *_rating(None if evaluation.elo is None else evaluation.elo[number].tolist()),
-                "" if evaluation.nash_convs is None else f"{abs(evaluation.nash_convs[number]):.4f}",
-            ]
-            for number, name in enumerate(met.names)
-        ],
-    )  # fmt: skip
+    columns = {"population": list(met.names), "against all others": [signed(value, 4) for value in met.strengths]}
+    if evaluation.elo is not None:
+        columns["Elo"] = [signed(value) for value in evaluation.elo[:, 0]]
+        columns["95 % interval"] = [f"{signed(low)} to {signed(high)}" for _, low, high in evaluation.elo]
+    if evaluation.nash_convs is not None:
+        columns["NashConv"] = [f"{abs(value):.4f}" for value in evaluation.nash_convs]
+    show("populations", list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
     for run, players in evaluation.members.items():
         for player, standings in players.items():
-            show(
-                f"{run}: strongest members of {player}",
-                ["member", "mixture", "Elo", "95 % interval", "alpha-rank"],
-                [
-                    [
-                        f"policy-{each.member}", f"{each.mixture:.3f}",
-                        *_rating(None if each.elo is None else [each.elo, each.elo_low, each.elo_high]),
-                        "" if each.alpha_rank is None else f"{each.alpha_rank:.3f}",
-                    ]
-                    for each in standings[:5]
-                ],
-            )  # fmt: skip
-
-
-def _rating(elo: Sequence[float | None] | None) -> list[str]:
-    """Rating and interval."""
-    if elo is None:
-        return ["", ""]
-    value, low, high = (_signed(each or 0.0, 0) for each in elo)
-    return [value, f"{low} to {high}"]
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # there is no minus before a zero
+            show(f"{run}: strongest members of {player}", *standing_table(standings, most=5))
 
 
 if __name__ == "__main__":

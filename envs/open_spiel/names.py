@@ -98,6 +98,7 @@ def _rank(number: int, num_ranks: int) -> str:
 _LANGUAGES: Mapping[str, tuple[Callable[[str, GameTree], _Reading | None], str]] = {
     "kuhn_poker": (_kuhn, "own card, then what was done before: p passes, b bets"),
     "leduc_poker": (
-        _leduc, "own card, first round, card on the table, second round: f folds, c checks or calls, r bets or raises"
+        _leduc,
+        "own card, first round, card on the table, second round: f folds, c checks or calls, r bets or raises",
     ),
 }

@@ -75,12 +75,19 @@ def exact_contest(
         pools = [policies[who][player][None] for player, who in enumerate(lineup)]
         results[lineup] = game.payoffs(pools).reshape(len(lineup)).tolist(), [0.0] * len(lineup)
     one = np.ones(1)
-    nash_convs = [game.nash_conv([policy[None] for policy in of_players], [one] * len(of_players)) for of_players in policies]
+    nash_convs = [
+        game.nash_conv([policy[None] for policy in of_players], [one] * len(of_players)) for of_players in policies
+    ]
     return results, nash_convs
 
 
 def sampled_contest(
-    table: Table, contestants: Sequence[Contestant], lineups: Iterable[Lineup], num_episodes: int, num_envs: int, seed: int
+    table: Table,
+    contestants: Sequence[Contestant],
+    lineups: Iterable[Lineup],
+    num_episodes: int,
+    num_envs: int,
+    seed: int,
 ) -> Iterator[tuple[Lineup, Books]]:
     """Play ``num_episodes`` of each lineup; yields its books when they are done."""
     description = table.env_description

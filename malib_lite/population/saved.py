@@ -61,13 +61,10 @@ class SavedPopulation:
                 mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
-        known = tables.get("known")
-        complete = known is not None and known.size > 0 and bool(known.all())
-        complete = complete and known.shape == tuple(map(len, members.values()))
-        return SavedPopulation(
-            path, config, members, mixtures,
-            tables["payoffs"] if complete else None, tables["errors"] if complete else None,
-        )  # fmt: skip
+        complete = "known" in tables and tables["known"].shape == tuple(map(len, members.values()))
+        if not complete or not tables["known"].all():  # self-play fills in none, for example
+            return SavedPopulation(path, config, members, mixtures, None, None)
+        return SavedPopulation(path, config, members, mixtures, tables["payoffs"], tables["errors"])
 
     def pools(self, choice: str) -> dict[str, dict[Member, float]]:
         """The pools that a choice plays: "final" as the run mixed it, "latest", "average", or a member's number.

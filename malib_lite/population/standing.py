@@ -27,9 +27,7 @@ class Standing:
     alpha_rank: float | None  # share of the player's population in the alpha-rank distribution
 
 
-def standings(
-    payoffs: np.ndarray, errors: np.ndarray, mixtures: Mapping[str, np.ndarray]
-) -> dict[str, list[Standing]]:
+def standings(payoffs: np.ndarray, errors: np.ndarray, mixtures: Mapping[str, np.ndarray]) -> dict[str, list[Standing]]:
     """Every player's members, the strongest first: by Elo, or by alpha-rank where there is no Elo.
 
     Elo is for two players with opposite interests. The largest payoff in the table counts as a win, its negative as a
@@ -57,13 +55,10 @@ def standings(
                 shares[player][member] = share
     result, first = {}, 0
     for player, size in zip(players, sizes, strict=True):
-        rows = [
-            Standing(
-                player, member, float(mixtures[player][member]), *map(_known, elo[first + member]),
-                _known(shares[player][member]),
-            )
-            for member in range(size)
-        ]  # fmt: skip
+        rows = []
+        for member, mixed in enumerate(mixtures[player].tolist()):
+            rating, low, high = map(_known, elo[first + member])
+            rows.append(Standing(player, member, mixed, rating, low, high, _known(shares[player][member])))
         result[player] = sorted(rows, key=_strength, reverse=True)
         first += size
     return result

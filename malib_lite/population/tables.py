@@ -40,19 +40,23 @@ def _strategy(names: Names, legal: np.ndarray, table: np.ndarray) -> str:
     return note + markdown(["information set", *names.actions], rows)
 
 
-def standing_table(standings: Sequence[Standing], most: int = 10) -> str:
-    """The strongest members of a player."""
-    rows = [
-        [
-            f"policy-{each.member}",
-            f"{each.mixture:.3f}",
-            "" if each.elo is None else f"{each.elo:+.0f}",
-            "" if each.elo is None else f"{each.elo_low:+.0f} to {each.elo_high:+.0f}",
-            "" if each.alpha_rank is None else f"{each.alpha_rank:.3f}",
-        ]
-        for each in standings[:most]
-    ]
-    return markdown(["member", "mixture", "Elo", "95 % interval", "alpha-rank"], rows)
+def standing_table(standings: Sequence[Standing], most: int = 10) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a player's strongest members; without what is not known of them."""
+    columns: dict[str, list[str]] = {
+        "member": [f"policy-{each.member}" for each in standings],
+        "mixture": [f"{each.mixture:.3f}" for each in standings],
+    }
+    if all(each.elo is not None for each in standings):
+        columns["Elo"] = [signed(each.elo) for each in standings]
+        columns["95 % interval"] = [f"{signed(each.elo_low)} to {signed(each.elo_high)}" for each in standings]
+    if all(each.alpha_rank is not None for each in standings):
+        columns["alpha-rank"] = [f"{each.alpha_rank:.3f}" for each in standings]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)][:most]
+
+
+def signed(value: float | None, digits: int = 0) -> str:
+    """A number with its sign, but no minus before a zero; "" for None."""
+    return "" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -187,9 +187,7 @@ def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _heat_map(
-    axes: Axes, table: np.ndarray, number: str, errors: np.ndarray | None = None, fontsize: float = 7
-) -> Any:
+def _heat_map(axes: Axes, table: np.ndarray, number: str, errors: np.ndarray | None = None, fontsize: float = 7) -> Any:
     """A table (R, C) in red (above zero) and blue, with its numbers in the cells while these have room for them."""
     limit = float(np.abs(table).max()) or 1.0
     image = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")

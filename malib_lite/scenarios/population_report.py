@@ -10,7 +10,7 @@ import numpy as np
 
 from malib_lite.population.population import Population
 from malib_lite.population.standing import standings
-from malib_lite.population.tables import markdown, standing_table, strategy_tables
+from malib_lite.population.tables import markdown, signed, standing_table, strategy_tables
 from malib_lite.runtime.plots import plot_mixtures, plot_nash_conv, plot_table
 from malib_lite.scenarios.run import Run
 
@@ -46,7 +46,9 @@ def report_population(
     if table is not None:
         payoffs, errors = table
         _draw_payoffs(plots, title, payoffs, final)
-        parts.append(_members(payoffs, errors, final))
+        exact = population.exact is not None and not errors.any()
+        how = "exact" if exact else f"sampled, standard errors up to {errors.max():.3f}"
+        parts.append(_members(payoffs, errors, final, how))
     strategies = _strategies(population, mixtures)
     if strategies:
         (run.folder.path / "strategy.md").write_text(f"# {title}\n\n{strategies}")
@@ -82,7 +84,7 @@ def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, s
     last = run.reports[-1]
     rows = [[f"{unit}s", str(last["step"])], ["environment steps", f"{run.env_steps:,}"]]
     rows += [[f"members of {player}", str(len(members))] for player, members in population.members.items()]
-    rows += [[f"value to {p}", f"{last[f'{p}/value']:+.4f}"] for p in population.players if f"{p}/value" in last]
+    rows += [[f"value to {p}", signed(last[f"{p}/value"], 4)] for p in population.players if f"{p}/value" in last]
     for name, label in curves.items():
         if name in last:
             what = "NashConv" if label == "NashConv" else f"NashConv, {label}"
@@ -90,11 +92,10 @@ def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, s
     return markdown(["", ""], rows)
 
 
-def _members(payoffs: np.ndarray, errors: np.ndarray, mixtures: Mixtures) -> str:
+def _members(payoffs: np.ndarray, errors: np.ndarray, mixtures: Mixtures, how: str) -> str:
     by_player = standings(payoffs, errors, mixtures)
-    exact = "exact" if not errors.any() else f"sampled, standard errors up to {errors.max():.3f}"
-    text = f"## Strongest members\n\nBy the payoffs between all members ({exact}); policy-0 is the oldest.\n"
-    return text + "".join(f"\n### {player}\n\n{standing_table(rows)}" for player, rows in by_player.items())
+    text = f"## Strongest members\n\nBy the payoffs between all members ({how}); policy-0 is the oldest.\n"
+    return text + "".join(f"\n### {player}\n\n{markdown(*standing_table(rows))}" for player, rows in by_player.items())
 
 
 def _strategies(population: Population, mixtures: Mapping[str, Mixtures]) -> str:
@@ -107,5 +108,7 @@ def _strategies(population: Population, mixtures: Mapping[str, Mixtures]) -> str
         by_agent = dict(zip(exact.agents, of_players.values(), strict=True))
         strategies = {agent: exact.aggregate(agent, mixture) for agent, mixture in by_agent.items()}
         if tables := strategy_tables(exact.game, strategies):
-            parts.append(f"{what}: action probabilities. Where it never goes itself, all actions are alike.\n\n{tables}")
+            parts.append(
+                f"{what}: action probabilities. Where it never goes itself, all actions are alike.\n\n{tables}"
+            )
     return "\n".join(parts)
