@@ -61,6 +61,7 @@ MAY = {
     "scenarios": ["agent", "rollout", "population", "backend", "runtime", "models", "environments", "registry"],
     "runner": ["scenarios", "agent", "rollout", "backend", "runtime"],
     "survey": ["registry", "environments", "rollout"],
+    "evaluate": ["train", "population", "runtime"],
     "train": ["registry", "environments", "runner", "scenarios", "rollout", "runtime"],
 }
 
@@ -131,9 +132,9 @@ def test_commands_that_only_look_import_nothing_heavy():
     import subprocess
     import sys
 
-    for arguments in (["--help"], ["--list"]):
+    for command, arguments in (("train", ["--help"]), ("train", ["--list"]), ("evaluate", ["--help"])):
         code = (
-            "import sys; from malib_lite.train import main\n"
+            f"import sys; from malib_lite.{command} import main\n"
             f"try: main({arguments!r})\n"
             "except SystemExit: pass\n"
             "print('HEAVY', sorted({'torch', 'numpy', 'pyspiel', 'gymnasium', 'pydantic', 'scipy'} & set(sys.modules)))"

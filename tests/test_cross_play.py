@@ -3,66 +3,63 @@
 import numpy as np
 import pytest
 
-from malib_lite.population.cross_play import cross_play, relative_performance
+from malib_lite.population.cross_play import cross_play, lineups, relative_performance
 
 RPS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
-# Populations as members of rock, paper, scissors, and their mixtures in either seat.
-POOLS = {"rock": [0], "paper or rock": [1, 0], "all": [0, 1, 2]}
-MIXTURES = {"rock": [[1.0]] * 2, "paper or rock": [[0.75, 0.25]] * 2, "all": [[1 / 3] * 3] * 2}
+# Populations as mixtures of rock, paper, scissors.
+MIXTURES = {"rock": [1.0, 0.0, 0.0], "paper or rock": [0.25, 0.75, 0.0], "all": [1 / 3] * 3}
 
 
-def tables():
-    payoffs = {(a, b): RPS[np.ix_(POOLS[a], POOLS[b])] for a in POOLS for b in POOLS}
-    return payoffs, {name: [np.array(seat) for seat in seats] for name, seats in MIXTURES.items()}
+def meetings(error=0.0):
+    mixtures = np.array(list(MIXTURES.values()))
+    values = mixtures @ RPS @ mixtures.T
+    return {(i, j): ([values[i, j], -values[i, j]], [error, error]) for i, j in lineups(3, 2)}
 
 
 def test_values_between_populations():
-    result = cross_play(*tables())
+    result = cross_play(list(MIXTURES), meetings(), 2)
     assert result.names == ("rock", "paper or rock", "all")
-    np.testing.assert_allclose(result.values, [[0.0, -0.75, 0.0], [0.75, 0.0, 0.0], [0.0, 0.0, 0.0]], atol=1e-15)
+    np.testing.assert_allclose(result.mean, [[0.0, -0.75, 0.0], [0.75, 0.0, 0.0], [0.0, 0.0, 0.0]], atol=1e-15)
+    np.testing.assert_allclose(result.values[0], result.values[1], atol=1e-15)  # the game is symmetric
     np.testing.assert_allclose(result.strengths, [-0.375, 0.375, 0.0], atol=1e-15)
-    np.testing.assert_array_equal(result.errors, 0.0)
+    np.testing.assert_array_equal(result.mean_errors, 0.0)
 
 
-def test_errors_of_independent_entries():
-    payoffs, mixtures = tables()
-    errors = {pair: np.full_like(table, 0.1) for pair, table in payoffs.items()}
-    result = cross_play(payoffs, mixtures, errors)
-    assert result.errors[0, 0] == pytest.approx(0.1)
-    assert result.errors[2, 2] == pytest.approx(0.1 / 3)
-    assert result.errors[1, 0] == pytest.approx(0.1 * np.hypot(0.75, 0.25))
+def test_seats_are_independent_but_where_a_population_meets_itself():
+    errors = cross_play(list(MIXTURES), meetings(error=0.1), 2).mean_errors
+    assert errors[0, 1] == errors[1, 0] == pytest.approx(0.1 / np.sqrt(2.0))
+    np.testing.assert_allclose(errors.diagonal(), 0.1)
 
 
 def test_the_seat_advantage_is_no_strength():
     """Whoever moves first earns 1: two equal populations are of equal strength."""
-    payoffs = {(a, b): np.ones((1, 1)) for a in "ab" for b in "ab"}
-    result = cross_play(payoffs, {name: [np.ones(1)] * 2 for name in "ab"})
-    np.testing.assert_array_equal(result.values, 1.0)
+    result = cross_play("ab", {lineup: ([1.0, -1.0], [0.0, 0.0]) for lineup in lineups(2, 2)}, 2)
+    np.testing.assert_array_equal(result.values[0], 1.0)
+    np.testing.assert_array_equal(result.mean, 0.0)
     np.testing.assert_array_equal(result.strengths, 0.0)
 
 
-def test_the_table_names_everything():
-    payoffs, mixtures = tables()
-    lines = cross_play(payoffs, mixtures).lines()
-    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
-    assert lines[2].split()[:3] == ["paper", "or", "rock"] and "+0.750 ± 0.000" in lines[2]
-    assert lines[0].endswith("strength") and lines[2].endswith("+0.375")
+def test_three_players():
+    """Who is of population 1 earns its seat's number; the others pay nothing and get nothing."""
+    wanted = lineups(2, 3)
+    assert len(wanted) == len(set(wanted)) == 8  # all 0, all 1, and one against two in three seats, twice
+    returns = {lineup: ([seat * who for seat, who in enumerate(lineup)], [0.0] * 3) for lineup in wanted}
+    result = cross_play("ab", returns, 3)
+    np.testing.assert_array_equal(result.values[:, 1, 0], [0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(result.mean, [[0.0, 0.0], [1.0, 1.0]])
 
 
-def test_missing_or_ill_fitting_tables_are_refused():
-    payoffs, mixtures = tables()
-    with pytest.raises(ValueError, match="for 1 x 3 members"):
-        cross_play(payoffs | {("rock", "all"): np.zeros((2, 2))}, mixtures)
-    del payoffs["rock", "all"]
-    with pytest.raises(ValueError, match="no payoffs of 'rock' against 'all'"):
-        cross_play(payoffs, mixtures)
+def test_a_missing_lineup_is_refused():
+    returns = meetings()
+    del returns[0, 2]
+    with pytest.raises(ValueError, match=r"no returns of the lineup \['rock', 'all'\]"):
+        cross_play(list(MIXTURES), returns, 2)
 
 
 def test_relative_performance():
     """A pool with an answer to everything is worth more than one without, and what it has twice is worth no more."""
-    payoffs, _ = tables()
-    assert relative_performance(payoffs["all", "rock"]) == pytest.approx(1.0)
-    assert relative_performance(payoffs["all", "all"]) == pytest.approx(0.0, abs=1e-9)
+    assert relative_performance(RPS[:, [0]]) == pytest.approx(1.0)
+    assert relative_performance(RPS) == pytest.approx(0.0, abs=1e-9)
     # Paper and rock: the other mixes paper and scissors at 2 : 1, rock and paper lose 1/3 on average.
-    assert relative_performance(payoffs["paper or rock", "all"]) == pytest.approx(-1 / 3)
-    assert relative_performance(np.vstack([payoffs["all", "all"], RPS])) == pytest.approx(0.0, abs=1e-9)
+    assert relative_performance(RPS[[1, 0]]) == pytest.approx(-1 / 3)
+    assert relative_performance(np.vstack([RPS, RPS])) == pytest.approx(0.0, abs=1e-9)

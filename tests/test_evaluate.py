@@ -1,0 +1,187 @@
+"""``python -m malib_lite.evaluate``: saved populations against each other."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from malib_lite.evaluate import evaluate, main
+from malib_lite.population.saved import SavedPopulation
+from malib_lite.runner import run
+from malib_lite.runtime.console import Console
+from malib_lite.train import TrainConfig, build, make_scenario
+
+SMALL = {"workers": 0, "steps": 200, "rollout": {"num_env_per_thread": 16, "fragment_length": 64}}
+
+
+def train(folder, **settings):
+    config = {"scenario": "psro", "env": "open_spiel/kuhn_poker", "logdir": str(folder), **settings}
+    scenario = make_scenario(build(TrainConfig, config))
+    scenario.plot = lambda run: None  # pictures take longer than all the rest
+    run(scenario, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of runs: one that solved Kuhn poker, self-play of it, networks that have learnt nothing yet, a team."""
+    root = tmp_path_factory.mktemp("runs")
+    train(root / "solved", psro={"oracle": "exact"})
+    train(
+        root / "circles", scenario="self_play", self_play={"oracle": "exact", "opponents": "naive", "max_iteration": 4}
+    )
+    train(root / "learnt", **SMALL, iterations=1)
+    train(root / "alone", **SMALL, scenario="marl", algorithm="pg")
+    return root
+
+
+def test_the_equilibrium_loses_to_nobody(runs):
+    result = evaluate([str(runs / name) for name in ("solved", "circles", "learnt", "alone")])
+    assert result.exact and result.episodes is None
+    np.testing.assert_allclose(result.cross_play.mean, -result.cross_play.mean.T, atol=1e-12)  # a zero-sum game
+    assert (result.cross_play.mean[0] > -1e-9).all() and result.cross_play.mean[0].max() > 0.01
+    assert result.nash_convs[0] < 1e-9 < 0.1 < min(result.nash_convs[1:])
+    solved = json.loads((runs / "solved" / "summary.json").read_text())
+    learnt = json.loads((runs / "learnt" / "summary.json").read_text())
+    assert result.nash_convs[0] == pytest.approx(solved["nash_conv"], abs=1e-9)
+    assert result.nash_convs[2] == pytest.approx(learnt["nash_conv"], abs=1e-9)
+    assert set(result.members) == {str(runs / name) for name in ("solved", "circles", "learnt")}  # several members each
+
+
+def test_played_episodes_agree_with_exact_payoffs(runs):
+    who = [str(runs / "solved"), str(runs / "circles"), f"{runs / 'learnt'}@0"]
+    exact, played = evaluate(who).cross_play, evaluate(who, episodes=4000, sampled=True).cross_play
+    assert (played.errors > 0.0).all() and (exact.errors == 0.0).all()
+    assert (np.abs(played.values - exact.values) < 4.5 * played.errors).all()
+    again = evaluate(who, episodes=4000, sampled=True).cross_play
+    np.testing.assert_array_equal(again.values, played.values)
+    assert not np.array_equal(evaluate(who, episodes=4000, seed=1, sampled=True).cross_play.values, played.values)
+
+
+def test_choices_of_members(runs):
+    """The average of two members earns the mean of what they earn against a third party."""
+    learnt = runs / "learnt"
+    who = [str(runs / "solved"), *(f"{learnt}@{choice}" for choice in ("0", "1", "latest", "average"))]
+    result = evaluate(who).cross_play
+    assert result.names == ("solved", "learnt@0", "learnt@1", "learnt@latest", "learnt@average")
+    against = result.values[:, 1:, 0]  # (2, 4)
+    np.testing.assert_allclose(against[:, 3], (against[:, 0] + against[:, 1]) / 2, atol=1e-12)
+    np.testing.assert_allclose(against[:, 2], against[:, 1], atol=1e-12)
+
+
+def test_the_command_writes_what_it_prints(runs, tmp_path, capsys):
+    assert main([str(runs / "solved"), f"{runs / 'circles'}@average", "--out", str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    written = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert (tmp_path / "new" / "cross_play.png").stat().st_size > 5_000
+    for words in ("circles@average", "exact", "NashConv", "strongest members of player_0", "policy-"):
+        assert words in printed
+    assert f"{written['mean'][0][1]:+.4f}" in printed
+    assert [each["name"] for each in written["populations"]] == ["solved", "circles@average"]
+    low, high = written["populations"][0]["elo"][1:]
+    assert low < written["populations"][0]["elo"][0] < high
+    assert {"member", "mixture", "elo", "alpha_rank"} <= set(written["members"][str(runs / "solved")]["player_0"][0])
+
+
+def test_three_players_take_turns(tmp_path):
+    three = {"env": "open_spiel/kuhn_poker(players=3)"}
+    for number in (1, 2):
+        train(
+            tmp_path / str(number), **three, psro={"oracle": "exact", "meta_solver": "uniform", "max_iteration": number}
+        )
+    who = [str(tmp_path / "1"), str(tmp_path / "2")]
+    exact, played = evaluate(who), evaluate(who, episodes=1000, sampled=True)
+    assert exact.cross_play.values.shape == (3, 2, 2) and exact.elo is None
+    assert (np.abs(played.cross_play.values - exact.cross_play.values) < 4.5 * played.cross_play.errors + 1e-12).all()
+
+
+def test_a_game_that_cannot_be_solved_is_played(tmp_path):
+    settings = {**SMALL, "env": "open_spiel/tic_tac_toe", "iterations": 1, "psro": {"payoff_episodes": 20}}
+    train(tmp_path, **settings)
+    result = evaluate([str(tmp_path), f"{tmp_path}@0"], episodes=20)
+    assert not result.exact and result.nash_convs is None and result.cross_play.values.shape == (2, 2, 2)
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+def error_of(arguments, capsys):
+    assert main([str(argument) for argument in arguments]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and "Traceback" not in text
+    return text
+
+
+def copied(folder, to):
+    shutil.copytree(folder, to)
+    return to
+
+
+def reconfigured(folder, to, **settings):
+    copied(folder, to)
+    config = yaml.safe_load((to / "config.yaml").read_text())
+    (to / "config.yaml").write_text(yaml.safe_dump({**config, **settings}))
+    return to
+
+
+def test_what_is_no_run_is_said(runs, tmp_path, capsys):
+    assert "no run folder" in error_of([tmp_path], capsys)
+    assert "no run folder" in error_of([tmp_path / "nowhere"], capsys)
+    begun = copied(runs / "solved", tmp_path / "begun")
+    (begun / "checkpoints" / "state.json").unlink()
+    assert "has no policies" in error_of([begun], capsys)
+    torn = copied(runs / "solved", tmp_path / "torn")
+    (torn / "checkpoints" / "state.json").write_text('{"members": ')
+    assert "cannot be read" in error_of([torn], capsys)
+
+
+def test_what_does_not_fit_is_said(runs, tmp_path, capsys):
+    other = reconfigured(runs / "learnt", tmp_path / "other", env="open_spiel/matrix_rps")
+    text = error_of([runs / "solved", other], capsys)
+    assert "environments" in text and "matrix_rps" in text
+    other = reconfigured(runs / "learnt", tmp_path / "three", env="open_spiel/kuhn_poker(players=3)")
+    assert "the players are player_0, player_1, player_2" in error_of([other], capsys)
+    assert "0 to 1" in error_of([f"{runs / 'learnt'}@7"], capsys)
+    assert "average" in error_of([f"{runs / 'learnt'}@avrage"], capsys)
+    assert "named twice" in error_of([runs / "solved", runs / "solved"], capsys)
+    assert "at least 2" in error_of([runs / "solved", "--episodes", "1"], capsys)
+    assert "cannot be written" in error_of([runs / "solved", "--out", "/proc/nowhere"], capsys)
+
+
+def test_a_damaged_member_is_said_before_anything_is_played(runs, tmp_path, capsys):
+    for number, damage in enumerate((lambda data: data[:40], lambda data: data[:-8] + bytes(8), None)):
+        folder = copied(runs / "learnt", tmp_path / str(number))
+        for file in (folder / "checkpoints" / "policies").iterdir():
+            file.unlink() if damage is None else file.write_bytes(damage(file.read_bytes()))
+        text = error_of([folder], capsys)
+        assert "missing or damaged" in text and not (folder / "evaluation.json").exists()
+
+
+def test_a_config_of_other_networks_is_said(runs, tmp_path, capsys):
+    folder = reconfigured(runs / "learnt", tmp_path / "run", model={"hidden_sizes": [3]})
+    assert "config.yaml is not its own" in error_of([folder], capsys)
+
+
+def test_a_run_made_in_python_is_said(runs, tmp_path, capsys):
+    folder = reconfigured(runs / "learnt", tmp_path / "run", scenario="PSROScenario")
+    assert "program in Python" in error_of([folder], capsys)
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_configs_of_exact_runs_can_be_repeated(runs):
+    """The algorithm that is the default plays no part in them, and is not named."""
+    assert yaml.safe_load((runs / "solved" / "config.yaml").read_text())["algorithm"] is None
+    assert yaml.safe_load((runs / "learnt" / "config.yaml").read_text())["algorithm"] == "dqn"
+
+
+def test_saved_populations(runs):
+    solved, circles, alone = (SavedPopulation.read(runs / name) for name in ("solved", "circles", "alone"))
+    assert solved.payoffs.shape == (2, *map(len, solved.members.values())) and not solved.errors.any()
+    assert circles.payoffs is None  # self-play needs none
+    assert sum(solved.pools("final")["player_0"].values()) == pytest.approx(1.0)
+    latest = circles.pools("latest")["player_1"]
+    assert latest[circles.members["player_1"][-1]] == 1.0
+    assert [len(members) for members in alone.members.values()] == [1, 1]
