@@ -17,6 +17,7 @@ from malib_lite.contracts.exact import ExactGame
 from malib_lite.population.cross_play import Lineup
 from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.rollout.books import Books
+from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.rollout.sampler import Sampler
@@ -95,7 +96,7 @@ def sampled_contest(
     vector = vectorise(description, min(num_envs, num_episodes), root.spawn(1)[0], table.max_step)
     environments = make_uniform(vector, table.groups, table.agent_ids)
     try:
-        sampler = Sampler(environments, table.groups, {}, 1, whole_episodes=True)
+        sampler = Sampler(environments, table.groups, LocalInference({}), 1, whole_episodes=True)
         for lineup in lineups:
             generator = np.random.default_rng(np.random.SeedSequence([seed, *lineup]))
             players = {}
@@ -106,7 +107,8 @@ def sampled_contest(
                     policy.seed(int(generator.integers(2**31)))
                 players[player] = PoolPlayer(environments, agents, members, pool, generator.spawn(1)[0])
             sampler.use_pools(players)
-            sampler.play_episodes(num_episodes)
+            for _ in sampler.play_episodes(num_episodes):  # a task, though it never waits: nobody learns
+                pass
             yield lineup, sampler.take_books()
     finally:
         environments.close()

@@ -43,7 +43,7 @@ def report_population(
         plot_mixtures(plots / "mixtures.png", title, unit, history)
     parts = [f"# {title}\n", _summary(run, population, unit, curves)]
     table = payoff_table(population)
-    if table is not None:
+    if table is not None and table[0][0].size > 1:
         payoffs, errors = table
         _draw_payoffs(plots, title, payoffs, final)
         exact = population.exact is not None and not errors.any()

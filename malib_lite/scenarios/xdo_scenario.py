@@ -74,11 +74,11 @@ class XDOScenario(PopulationScenario):
         return values
 
     def plot(self, run: Run) -> None:
-        from malib_lite.runtime.plots import plot_curves
+        from malib_lite.scenarios.population_report import report_population
 
-        points = {"NashConv": [(report["step"], report["nash_conv"]) for report in run.reports]}
-        path, title = run.folder.path / "plots" / "nash_conv.png", f"{self.name}, seed {self.seed}"
-        plot_curves(path, title, "iteration", "NashConv", points, log_y=True)
+        mixtures = {player: self.population.mixture(player) for player in self.players}
+        title, curves = f"{self.name}, seed {self.seed}", {"nash_conv": "NashConv"}
+        report_population(run, title, self.population, "iteration", curves, {"The equilibrium": mixtures})
 
     # -- inside -------------------------------------------------------------------------------------------------
 
