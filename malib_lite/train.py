@@ -20,8 +20,11 @@ SCENARIOS = {
     "self_play": "malib_lite.scenarios.self_play_scenario:SelfPlayScenario",
     "nfsp": "malib_lite.scenarios.nfsp_scenario:NFSPScenario",
     "xdo": "malib_lite.scenarios.xdo_scenario:XDOScenario",
+    "league": "malib_lite.scenarios.league_scenario:LeagueScenario",
 }
-DEFAULT_ALGORITHM = {"marl": "ppo", "psro": "dqn", "self_play": "ppo", "nfsp": "dqn", "xdo": "ppo"}
+DEFAULT_ALGORITHM = {
+    "marl": "ppo", "psro": "dqn", "self_play": "ppo", "nfsp": "dqn", "xdo": "ppo", "league": "ppo"
+}  # fmt: skip
 AVERAGE_POLICY = "average_policy"  # what nfsp's best responses are imitated by
 EPILOG = """\
 every other field of the configuration is set by its dotted name, e.g.
@@ -62,6 +65,7 @@ class TrainConfig:
     self_play: dict[str, Any] = option({}, "the outer loop of self_play")
     xdo: dict[str, Any] = option({}, "the outer loop of xdo")
     nfsp: dict[str, Any] = option({}, "what nfsp has beside its best responses")
+    league: dict[str, Any] = option({}, "the outer loop of league")
 
 
 # Short flags and the fields that they stand for.
@@ -75,7 +79,7 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "shared": lambda agent: "team",
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
-_OUTER = ("psro", "self_play", "xdo")  # scenarios with an outer loop, and the sections of its configuration
+_OUTER = ("psro", "self_play", "xdo", "league")  # scenarios with an outer loop, and the sections of its configuration
 _IN_PYTHON = ("training.trainer_config", "training.custom_config")  # not for the command line
 _SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER, "nfsp")
 

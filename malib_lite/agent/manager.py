@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from malib_lite.agent.sync_tally import SyncTally
@@ -38,15 +38,21 @@ class TrainingManager:
         """Name of the actor of a learner's gradient worker."""
         return f"gradients-{runtime_id}-{number}"
 
-    def add_policies(self, horizon: int, parents: Mapping[str, Member] | None = None) -> dict[str, str]:
-        """Give every runtime id a new policy that can learn; returns their ids.
+    def add_policies(
+        self,
+        horizon: int,
+        parents: Mapping[str, Member] | None = None,
+        runtime_ids: Collection[str] | None = None,
+    ) -> dict[str, str]:
+        """Give runtime ids a new policy each that can learn; returns their ids.
 
         Args:
-            horizon: environment steps that the schedules of their trainers span.
+            horizon: environment steps that the schedules of their trainers span; the same for all that learn at a time.
             parents: members whose parameters they start from, by runtime id; without one a policy starts anew.
+            runtime_ids: None: all. The others go on with what they have.
         """
         self._horizon = horizon
-        added = dict.fromkeys(self.runtime_ids, f"policy-{self._num_added}")
+        added = dict.fromkeys(self.runtime_ids if runtime_ids is None else runtime_ids, f"policy-{self._num_added}")
         self._num_added += 1
         parent_of = {runtime_id: str(parent) for runtime_id, parent in (parents or {}).items()}
         self._runtime.run(
@@ -58,7 +64,7 @@ class TrainingManager:
                 for runtime_id, policy_id in added.items()
             }
         )
-        self.versions = dict.fromkeys(self.runtime_ids, 0)
+        self.versions |= dict.fromkeys(added, 0)
         return added
 
     def calls(self, learners: Mapping[str, str], num_rounds: int, max_updates: int | None = None) -> dict[str, Call]:

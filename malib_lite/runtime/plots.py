@@ -202,3 +202,61 @@ def _heat_map(axes: Axes, table: np.ndarray, number: str, errors: np.ndarray | N
         color = "white" if abs(value) > 0.6 * limit else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=fontsize, color=color)
     return image
+def plot_events(
+    path: Path, title: str, x_label: str, rows: Sequence[str], events: Mapping[str, Sequence[tuple[str, float]]]
+) -> None:
+    """Draw when what happened to whom: a line for each of ``rows``, and events (row, x) by their name."""
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for line in range(len(rows)):
+        axes.axhline(line, color="0.85", linewidth=1.0, zorder=0)
+    for (name, points), marker, color in zip(events.items(), "oxsd", ("tab:blue", "tab:red", "k", "0.5"), strict=False):
+        x, y = [x for _, x in points], [rows.index(row) for row, _ in points]
+        axes.scatter(x, y, marker=marker, s=40 if marker == "o" else 90, color=color, label=name)
+    axes.set(title=title, xlabel=x_label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticklabels(rows)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=len(events), frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_intervals(
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Mapping[str, Sequence[tuple[float, float, float, float]]],
+) -> None:
+    """Draw values with intervals, lists of (x, value, low, high) by name."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, points in series.items():
+        x, values, low, high = (np.array(column) for column in zip(*points, strict=True))
+        axes.errorbar(
+            x, values, yerr=[values - low, high - values], marker="o", markersize=4, capsize=3, linewidth=1.4,
+            elinewidth=0.9, label=name,
+        )  # fmt: skip
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_shares(path: Path, title: str, rows: Sequence[str], columns: Sequence[str], shares: np.ndarray) -> None:
+    """Draw a table (R, C) of shares between 0 and 1, one half in white and NaN in grey."""
+    size = (2.5 + 0.45 * len(columns), 2.2 + 0.32 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    image = axes.imshow(shares, cmap="RdBu_r", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
+    axes.set_xticklabels(columns, rotation=90, fontsize=8)
+    axes.set_yticklabels(rows, fontsize=8)
+    for (i, j), value in np.ndenumerate(shares):
+        if np.isfinite(value):
+            color = "white" if abs(value - 0.5) > 0.3 else "black"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
+    figure.colorbar(image, ax=axes, label="share of games won, draws half")
+    figure.savefig(path, dpi=130)

@@ -19,6 +19,7 @@ from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle, Responses
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
+from malib_lite.scenarios.solvable import find_exact_game
 from malib_lite.scenarios.training import Budget
 
 ROUNDING = 1e-9  # gains of exact best responses below this are rounding
@@ -221,19 +222,10 @@ class PopulationScenario(Scenario):
         )
 
     def _exact_game(self) -> ExactGame | None:
-        """The game's exact form, where it offers one, every player is one agent, and none of them remembers: what
-        those do is a function of all that they have seen."""
-        creator = self.env_description["creator"]
+        """The game's exact form, where there is one and it is wanted."""
         if self._settings.payoffs == "sampled" and self._settings.oracle == "learnt":
             return None
-        if any(spec.make(0).memory_size for spec in self.policies.values()):
-            return None
-        if any(len(agents) > 1 for agents in self.groups.values()) or not hasattr(creator, "make_exact"):
-            return None
-        game: ExactGame | None = creator.make_exact(**self.env_description["config"])
-        if game is not None and game.agents != [agents[0] for agents in self.groups.values()]:
-            raise ConfigError(f"the exact game's agents are {game.agents}, the environment's are {self.groups}")
-        return game
+        return find_exact_game(self.env_description, self.groups, self.policies.values())
 
     def _check_exact(self) -> None:
         if self._exact_game() is None:
