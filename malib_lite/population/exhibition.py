@@ -77,8 +77,6 @@ class Exhibition:
 
     def ratings(self, names: Sequence[str]) -> dict[str, Rating]:
         """Elo ratings by all meetings of ``names``, relative to the first of them."""
-        if not names:
-            return {}
         elo = fit_elo(*self._table.counts(names))
         ratings = {}
         for number, name in enumerate(names):

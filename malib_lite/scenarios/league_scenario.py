@@ -1,6 +1,6 @@
 """League training (Vinyals et al. 2019, https://doi.org/10.1038/s41586-019-1724-z, "AlphaStar").
 
-    league = main agents, main exploiters and league exploiters, and a snapshot of every main agent
+    league = main agents, main exploiters and league exploiters
     repeat
         for every learner: learn on, against the members of the league that the rules of its role choose
         note who won how often
@@ -15,9 +15,10 @@ others' seats is drawn for itself.
 
 Deviations: opponents are frozen throughout: of a learner one meets what it was when the generation began, so a main
 agent's "self-play" is against that, too, and a run can be repeated to the bit. Learners begin with, and start anew
-from, untrained networks, each its own, where the paper has a policy trained on human games; the distribution of
-opponents is worked out once in a generation, not for every game. Ratings come from exhibition games between snapshots,
-every main agent's against everybody's, not from the games of training: learners change, snapshots do not.
+from, untrained networks, each its own, where the paper has a policy trained on human games; so there are no snapshots
+at first, nobody learns from playing untrained networks. The distribution of opponents is worked out once in a
+generation, not for every game. Ratings come from exhibition games between snapshots, every main agent's against
+everybody's, not from the games of training: learners change, snapshots do not.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.solvable import find_exact_game
 from malib_lite.scenarios.training import Budget, train
 
+UNTRAINED = "untrained"  # the first main agent as it began: no member, but what ratings are relative to
+
 
 @config
 class LeagueConfig(LeagueRules):
@@ -52,6 +55,8 @@ class LeagueConfig(LeagueRules):
     main: PositiveInt = option(1, "main agents: they are to become robust")
     main_exploiters: NonNegativeInt = option(1, "learners that look for the main agents' weaknesses")
     league_exploiters: NonNegativeInt = option(1, "learners that look for what the whole league cannot do")
+    min_steps: PositiveInt = option(20_000, "steps that a learner trains at least, per seat, before it is frozen again")
+    max_steps: PositiveInt = option(40_000, "steps after which it is frozen whatever it wins")
     rating_episodes: PositiveInt = option(
         200, "exhibition games between two snapshots, in each seat; every main agent's plays against everybody's"
     )
@@ -109,9 +114,8 @@ class LeagueScenario(Scenario):
         self._begin(run)
         league, resets = self.league, generator(self.seed, "league", "resets")
         run.expect("iterations", self.settings.max_iteration)
-        frozen = [league.freeze(main, 0) for main in self.mains]
         self._meet(run)
-        values = self._report(run, 0, {}, frozen, [])
+        values = self._report(run, 0, {}, [], [])
         for generation in range(1, self.settings.max_iteration + 1):
             last = generation == self.settings.max_iteration
             values = self._train(run)
@@ -150,9 +154,8 @@ class LeagueScenario(Scenario):
             for name, of_learner in snapshots.items()
             if of_learner
         }
-        reference = f"Elo above {league.snapshots()[0]}"
-        plot_intervals(plots / "ratings.png", title, "frozen in generation", reference, rated)
-        rows, columns = league.snapshots(role="main"), league.snapshots()
+        plot_intervals(plots / "ratings.png", title, "frozen in generation", "Elo above the untrained agent", rated)
+        rows, columns = league.snapshots(role="main"), [UNTRAINED, *league.snapshots()]
         plot_shares(plots / "win_rates.png", title, rows, columns, self.exhibition.win_rates(rows, columns))
 
     # -- the steps of a generation --------------------------------------------------------------------------------
@@ -202,10 +205,11 @@ class LeagueScenario(Scenario):
 
     def _meet(self, run: Run) -> None:
         """Have every main agent's snapshot play everybody's that it has not met, once for good, and rate them all."""
-        league = self.league
-        pairs = self.exhibition.missing(league.snapshots(role="main"), league.snapshots())
+        names = [UNTRAINED, *self.league.snapshots()]
+        pairs = self.exhibition.missing(self.league.snapshots(role="main"), names)
+        policies = {**self.league.policies, UNTRAINED: self.league.first[self.mains[0]]}
         matches = [
-            {player: {league.policies[first if player == seat else second][player]: 1.0} for player in self.players}
+            {player: {policies[first if player == seat else second][player]: 1.0} for player in self.players}
             for first, second in pairs
             for seat in self.players
         ]
@@ -215,7 +219,7 @@ class LeagueScenario(Scenario):
             for book in of_pair:
                 run.count_crashes(book)
             self.exhibition.record(first, second, self._meeting(of_pair))
-        self.ratings = self.exhibition.ratings(league.snapshots())
+        self.ratings = self.exhibition.ratings(names)
 
     def _meeting(self, books: Iterable[Books]) -> Meeting:
         """The games of a pair, from the books of each seat that the first one took; a team counts as its mean agent."""
