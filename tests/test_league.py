@@ -11,7 +11,6 @@ from malib_lite.population.exhibition import Exhibition, Meeting
 from malib_lite.population.league import League
 from malib_lite.population.league_rules import LeagueRules
 from malib_lite.population.league_rules import Member as LeagueMember
-from malib_lite.rollout.books import Tally
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
 from malib_lite.runtime.seeds import generator
@@ -143,22 +142,28 @@ def test_every_pair_meets_once():
     pairs = exhibition.missing(["a", "b"], ["a", "b", "x"])
     assert pairs == [("a", "b"), ("a", "x"), ("b", "x")]
     for pair in pairs:
-        exhibition.record(*pair, Meeting(60, 20, 20, (0.4, -0.4), (0.1, 0.1)))
+        exhibition.record(*pair, Meeting(100, (0.4, -0.4), (0.1, 0.1), 1.0))
     assert exhibition.missing(["a", "b"], ["a", "b", "x"]) == []
     assert exhibition.missing(["a", "b", "c"], ["a", "b", "x"]) == [("c", "a"), ("c", "b"), ("c", "x")]
     for pair in [("a", "b"), ("b", "a"), ("a", "a")]:
         with pytest.raises(ValueError, match="every pair plays once"):
-            exhibition.record(*pair, Meeting(1, 0, 0, (1, -1), (0, 0)))
-    assert exhibition["b", "a"] == Meeting(20, 20, 60, (-0.4, 0.4), (0.1, 0.1))
+            exhibition.record(*pair, Meeting(1, (1, -1), (0, 0), 1.0))
+    assert exhibition["b", "a"] == Meeting(100, (-0.4, 0.4), (0.1, 0.1), 1.0)
     np.testing.assert_allclose(
-        exhibition.win_rates(["a", "b"], ["a", "b", "x"]), [[np.nan, 0.7, 0.7], [0.3, np.nan, 0.7]]
+        exhibition.payoffs(["a", "b"], ["a", "b", "x"]), [[np.nan, 0.4, 0.4], [-0.4, np.nan, 0.4]]
     )
+
+
+def won(share, games):
+    """A meeting in which the first one won this share of the games, and lost all others."""
+    error = 2 * np.sqrt(share * (1 - share) / games)
+    return Meeting(games, (2 * share - 1, 1 - 2 * share), (error, error), 1.0)
 
 
 def test_ratings_are_relative_to_the_first():
     exhibition = Exhibition()
     for pair in [("a", "b"), ("b", "c")]:
-        exhibition.record(*pair, Meeting(240, 0, 760, (0, 0), (0, 0)))
+        exhibition.record(*pair, won(0.24, 1000))
     ratings = exhibition.ratings(["a", "b", "c"])
     assert ratings["a"] == (0, 0, 0)
     assert ratings["b"].elo == pytest.approx(200, abs=5) and ratings["c"].elo == pytest.approx(400, abs=10)
@@ -166,12 +171,19 @@ def test_ratings_are_relative_to_the_first():
     assert ratings["c"].high - ratings["c"].low > ratings["b"].high - ratings["b"].low  # farther from who is known
 
 
-def test_tallies_know_how_many_games_were_won():
-    tally, more = Tally(), Tally()
-    tally.add(np.array([1.0, -2.0, 0.0, 3.0]))
-    more.add(np.array([-1.0]))
-    tally.merge(more)
-    assert (tally.count, tally.above, tally.below) == (5, 2, 2)
+def test_ratings_go_by_what_is_won_and_not_by_how_often():
+    """Who loses one coin in most games and wins five in some is the better one."""
+    exhibition = Exhibition()
+    exhibition.record("often", "much", Meeting(1000, (-0.2, 0.2), (0.05, 0.05), 5.0))
+    ratings = exhibition.ratings(["often", "much"])
+    assert ratings["much"].elo == pytest.approx(400 * np.log10(0.52 / 0.48), abs=0.5)
+    assert Exhibition().ratings(["alone"]) == {"alone": (0, 0, 0)}
+
+
+def test_who_always_wins_has_a_finite_rating():
+    exhibition = Exhibition()
+    exhibition.record("a", "b", Meeting(50, (-1.0, 1.0), (0.0, 0.0), 1.0))
+    assert 400 < exhibition.ratings(["a", "b"])["b"].elo < 2000
 
 
 # -- wrong input -------------------------------------------------------------------------------------------------------
@@ -279,8 +291,8 @@ def test_main_agents_meet_everybody_and_are_rated(played):
     pairs = [frozenset(meeting[:2]) for meeting in state["exhibition"]["meetings"]]
     expected = {frozenset({row, column}) for row in rows for column in columns if row != column}
     assert len(pairs) == len(set(pairs)) and set(pairs) == expected
-    for _, _, wins, draws, losses, payoffs, errors in state["exhibition"]["meetings"]:
-        assert wins + draws + losses == 40  # 20 in each seat
+    for _, _, games, payoffs, errors, largest in state["exhibition"]["meetings"]:
+        assert games == 40 and largest == 2.0  # 20 in each seat
         assert payoffs[0] == pytest.approx(-payoffs[1]) and min(errors) > 0.0
     final = summary["ratings"]["main-0"]
     assert final["low"] < final["elo"] < final["high"]
@@ -292,7 +304,7 @@ def test_main_agents_meet_everybody_and_are_rated(played):
     assert {"nash_conv", "nash_conv_average", "nash_conv_nash"} <= summary.keys()
     assert summary["nash_conv_nash"] > 0.0
     assert {path.name for path in (folder / "plots").iterdir()} == {
-        "league.png", "nash_conv.png", "ratings.png", "win_rates.png"
+        "league.png", "nash_conv.png", "payoffs.png", "ratings.png"
     }  # fmt: skip
 
 

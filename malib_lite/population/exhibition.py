@@ -7,23 +7,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from malib_lite.population.ratings import fit_elo
-from malib_lite.population.win_table import WinTable
+from malib_lite.population.ratings import fit_elo, wins_from_payoffs
 
 
 class Meeting(NamedTuple):
-    """The games of a pair, from the first one's side, all seats together."""
+    """The games of a pair, all seats together."""
 
-    wins: float
-    draws: float
-    losses: float
+    games: int
     payoffs: tuple[float, float]  # mean returns of the first and of the second
     errors: tuple[float, float]  # their standard errors
+    largest: float  # absolute return that anybody had in any of the games
 
     @property
     def swapped(self) -> Meeting:
         """The same from the second one's side."""
-        return Meeting(self.losses, self.draws, self.wins, self.payoffs[::-1], self.errors[::-1])
+        return self._replace(payoffs=self.payoffs[::-1], errors=self.errors[::-1])
 
 
 class Rating(NamedTuple):
@@ -39,7 +37,6 @@ class Exhibition:
 
     def __init__(self) -> None:
         self._meetings: dict[tuple[str, str], Meeting] = {}
-        self._table = WinTable()
 
     def missing(self, rows: Sequence[str], columns: Sequence[str]) -> list[tuple[str, str]]:
         """Pairs of a row and another column that have not met, each once."""
@@ -60,28 +57,43 @@ class Exhibition:
         if first == second or (first, second) in self._meetings or (second, first) in self._meetings:
             raise ValueError(f"{first} against {second}: every pair plays once")
         self._meetings[first, second] = meeting
-        self._table.record(first, second, wins=meeting.wins, draws=meeting.draws, losses=meeting.losses)
 
     def __getitem__(self, pair: tuple[str, str]) -> Meeting:
         """The games of a pair, from the first one's side."""
         return self._meetings[pair] if pair in self._meetings else self._meetings[pair[::-1]].swapped
 
-    def win_rates(self, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-        """Wins and half the draws as a part of all games (R, C) float64; NaN where two have not met."""
-        rates = np.full((len(rows), len(columns)), np.nan)
+    def payoffs(self, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+        """Mean returns of the rows against the columns (R, C) float64; NaN where two have not met."""
+        table = np.full((len(rows), len(columns)), np.nan)
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
-                if self._table[row, column].games:
-                    rates[i, j] = self._table.win_probability(row, column)
-        return rates
+                if {(row, column), (column, row)} & self._meetings.keys():
+                    table[i, j] = self[row, column].payoffs[0]
+        return table
 
     def ratings(self, names: Sequence[str]) -> dict[str, Rating]:
-        """Elo ratings by all meetings of ``names``, relative to the first of them."""
-        elo = fit_elo(*self._table.counts(names))
-        ratings = {}
+        """Elo ratings by all meetings, relative to the first of ``names``.
+
+        A meeting's score is half its players' difference in mean returns, on a scale where the largest return of any
+        game is 1 and its opposite 0. Where games are won, drawn or lost, that is the share of games won; where one can
+        win more or less, as in poker, who wins seldom but much is rated well. A meeting counts as the games that tell a
+        share of wins as surely, but as no more than were played: intervals are rather too wide than too narrow.
+
+        Args:
+            names: everybody who has met.
+        """
+        wins = np.zeros((len(names), len(names)))
+        largest = max((meeting.largest for meeting in self._meetings.values()), default=0.0) or 1.0
+        for (first, second), meeting in self._meetings.items():
+            lead = np.array([[(meeting.payoffs[0] - meeting.payoffs[1]) / 2.0]])
+            error = np.array([[sum(meeting.errors) / 2.0]])
+            won = wins_from_payoffs(lead, error, lowest=-largest, highest=largest, max_games=meeting.games)
+            pair = [names.index(first), names.index(second)]
+            wins[np.ix_(pair, pair)] = won
+        elo, ratings = fit_elo(wins), {}
         for number, name in enumerate(names):
-            lead, error = elo.difference(number, 0)
-            ratings[name] = Rating(lead, lead - 1.96 * error, lead + 1.96 * error)
+            lead_over_first, spread = elo.difference(number, 0)
+            ratings[name] = Rating(lead_over_first, lead_over_first - 1.96 * spread, lead_over_first + 1.96 * spread)
         return ratings
 
     def state_dict(self) -> dict[str, Any]:

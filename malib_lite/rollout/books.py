@@ -14,23 +14,22 @@ from malib_lite.contracts.environment import AgentID
 
 @dataclass
 class Tally:
-    """Count, sum, sum of squares, extremes and signs of a list of numbers, without the list."""
+    """Count, sum, sum of squares and extremes of a list of numbers, without the list."""
 
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
     low: float = math.inf
     high: float = -math.inf
-    above: int = 0  # how many are above zero: of returns, games that were won
-    below: int = 0
 
     def add(self, values: np.ndarray) -> None:
         """Take in further numbers (B,)."""
         if len(values):
-            total, squares = float(values.sum()), float((values**2).sum())
-            above, below = int((values > 0).sum()), int((values < 0).sum())
-            low, high = float(values.min()), float(values.max())
-            self.merge(Tally(len(values), total, squares, low, high, above, below))
+            self.merge(
+                Tally(
+                    len(values), float(values.sum()), float((values**2).sum()), float(values.min()), float(values.max())
+                )
+            )
 
     def merge(self, other: Tally) -> None:
         """Take in another tally."""
@@ -38,8 +37,6 @@ class Tally:
         self.total += other.total
         self.squares += other.squares
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        self.above += other.above
-        self.below += other.below
 
     @property
     def mean(self) -> float:

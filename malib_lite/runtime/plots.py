@@ -244,19 +244,21 @@ def plot_intervals(
     figure.savefig(path, dpi=130)
 
 
-def plot_shares(path: Path, title: str, rows: Sequence[str], columns: Sequence[str], shares: np.ndarray) -> None:
-    """Draw a table (R, C) of shares between 0 and 1, one half in white and NaN in grey."""
-    size = (2.5 + 0.45 * len(columns), 2.2 + 0.32 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
+def plot_matrix(
+    path: Path, title: str, rows: Sequence[str], columns: Sequence[str], table: np.ndarray, label: str
+) -> None:
+    """Draw a table (R, C) with its numbers: zero is white and NaN is grey."""
+    figure = Figure(figsize=(2.8 + 0.5 * len(columns), 2.2 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.85")
-    image = axes.imshow(shares, cmap="RdBu_r", vmin=0.0, vmax=1.0, aspect="auto")
+    limit = float(np.nanmax(np.abs(table), initial=0.0)) or 1.0
+    image = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
     axes.set_xticklabels(columns, rotation=90, fontsize=8)
     axes.set_yticklabels(rows, fontsize=8)
-    for (i, j), value in np.ndenumerate(shares):
+    for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
-            color = "white" if abs(value - 0.5) > 0.3 else "black"
+            color = "white" if abs(value) > 0.6 * limit else "black"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
-    figure.colorbar(image, ax=axes, label="share of games won, draws half")
+    figure.colorbar(image, ax=axes, label=label)
     figure.savefig(path, dpi=130)

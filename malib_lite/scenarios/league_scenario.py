@@ -136,7 +136,7 @@ class LeagueScenario(Scenario):
         }
 
     def plot(self, run: Run) -> None:
-        from malib_lite.runtime.plots import plot_curves, plot_events, plot_intervals, plot_shares
+        from malib_lite.runtime.plots import plot_curves, plot_events, plot_intervals, plot_matrix
 
         plots, title, league = run.folder.path / "plots", f"{self.name}, seed {self.seed}", self.league
         curves = {
@@ -156,7 +156,8 @@ class LeagueScenario(Scenario):
         }
         plot_intervals(plots / "ratings.png", title, "frozen in generation", "Elo above the untrained agent", rated)
         rows, columns = league.snapshots(role="main"), [UNTRAINED, *league.snapshots()]
-        plot_shares(plots / "win_rates.png", title, rows, columns, self.exhibition.win_rates(rows, columns))
+        payoffs = self.exhibition.payoffs(rows, columns)
+        plot_matrix(plots / "payoffs.png", title, rows, columns, payoffs, "mean return of the row's")
 
     # -- the steps of a generation --------------------------------------------------------------------------------
 
@@ -223,18 +224,15 @@ class LeagueScenario(Scenario):
 
     def _meeting(self, books: Iterable[Books]) -> Meeting:
         """The games of a pair, from the books of each seat that the first one took; a team counts as its mean agent."""
-        first, second = Tally(), Tally()
-        games, wins, losses = 0.0, 0.0, 0.0
+        first, second, games = Tally(), Tally(), 0
         for seat, book in zip(self.players, books, strict=True):
+            games += book.length.count
             for player, agents in self.groups.items():
                 for agent in agents:
                     (first if player == seat else second).merge(book.returns[agent])
-            team = [book.returns[agent] for agent in self.groups[seat]]
-            games += book.length.count
-            wins += sum(tally.above for tally in team) / len(team)
-            losses += sum(tally.below for tally in team) / len(team)
         payoffs, errors = (first.mean, second.mean), (first.standard_error, second.standard_error)
-        return Meeting(wins, games - wins - losses, losses, payoffs, errors)
+        largest = max(abs(bound) for tally in (first, second) for bound in (tally.low, tally.high))
+        return Meeting(games, payoffs, errors, largest)
 
     def _report(
         self, run: Run, generation: int, learnt: Mapping[str, Any], frozen: list[str], anew: list[str]
