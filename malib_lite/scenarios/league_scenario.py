@@ -23,6 +23,7 @@ everybody's, not from the games of training: learners change, snapshots do not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -189,8 +190,9 @@ class LeagueScenario(Scenario):
         for name, policies in self._by_learner(run.training.save(self._learning)).items():
             league.advance(name, policies, num_steps)
             counts = [count for learner, of_seat in scores if learner == name for count in of_seat.values()]
-            wins, draws, losses = np.sum(counts, axis=0)
-            values[f"{name}/win_rate"] = float((wins + draws / 2) / (wins + draws + losses))
+            wins, draws, losses = np.sum([[0, 0, 0], *counts], axis=0).tolist()
+            games = wins + draws + losses  # none, where episodes are longer than what is played in a generation
+            values[f"{name}/win_rate"] = (wins + draws / 2) / games if games else math.nan
         return values
 
     def _start_anew(self, run: Run, learners: Iterable[str], generation: int) -> None:
