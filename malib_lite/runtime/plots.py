@@ -202,6 +202,8 @@ def _heat_map(axes: Axes, table: np.ndarray, number: str, errors: np.ndarray | N
         color = "white" if abs(value) > 0.6 * limit else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=fontsize, color=color)
     return image
+
+
 def plot_events(
     path: Path, title: str, x_label: str, rows: Sequence[str], events: Mapping[str, Sequence[tuple[str, float]]]
 ) -> None:

@@ -137,15 +137,12 @@ class LeagueScenario(Scenario):
         }
 
     def plot(self, run: Run) -> None:
-        from malib_lite.runtime.plots import plot_curves, plot_events, plot_intervals, plot_matrix
+        from malib_lite.runtime.plots import plot_events, plot_intervals, plot_matrix, plot_nash_conv
 
         plots, title, league = run.folder.path / "plots", f"{self.name}, seed {self.seed}", self.league
-        curves = {
-            label: [(report["step"], report[name]) for report in run.reports if name in report]
-            for name, label in (("nash_conv", "main agents now"), ("nash_conv_average", "average of all generations"))
-        }
-        if curves["main agents now"]:
-            plot_curves(plots / "nash_conv.png", title, "generation", "NashConv", curves, log_y=True)
+        if any("nash_conv" in report for report in run.reports):
+            curves = {"nash_conv": "main agents now", "nash_conv_average": "average of all generations"}
+            plot_nash_conv(plots / "nash_conv.png", title, "generation", run.reports, curves)
         snapshots = {learner.id: league.snapshots(learner.id) for learner in self.learners}
         frozen = [(name, league.frozen_in[one]) for name, of_learner in snapshots.items() for one in of_learner]
         events = {"frozen": frozen, "starts anew": [(name, generation) for generation, name in league.resets]}
