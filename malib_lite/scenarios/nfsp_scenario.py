@@ -126,12 +126,11 @@ class NFSPScenario(Scenario):
         return quality or self._returns(run, members)
 
     def plot(self, run: Run) -> None:
-        from malib_lite.runtime.plots import plot_curves
+        from malib_lite.runtime.plots import plot_nash_conv
 
-        points = [(report["step"], report["nash_conv"]) for report in run.reports if "nash_conv" in report]
-        if points:
+        if any("nash_conv" in report for report in run.reports):
             path, title = run.folder.path / "plots" / "nash_conv.png", f"{self.name}, seed {self.seed}"
-            plot_curves(path, title, "environment steps", "NashConv", {"average policies": points}, log_y=True)
+            plot_nash_conv(path, title, "environment steps", run.reports, {"nash_conv": "average policies"})
 
     # -- inside -------------------------------------------------------------------------------------------------
 
