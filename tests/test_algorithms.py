@@ -498,11 +498,13 @@ VARIANTS = [
     pytest.param(name, GRID, actions, training, model, id=f"{name}-{'-'.join([*training, *model])}")
     for name, actions, training, model in (
         ("a2c", FORCES, {}, {"exploration": "state_dependent"}),
+        ("a2c", FORCES, {"vtrace": True}, {}),
         ("a2c", MOVES, {"n_step": 3, "optimiser": "adam"}, {"normalise_observations": True, "normalise_rewards": True}),
         ("dqn", MOVES, {"priority_exponent": 0.6}, {"noisy": True, "dueling": True}),
         ("mappo", MOVES, {}, {"agent_values": True, "normalise_values": True, "normalise_observations": True}),
         ("mappo", FORCES, {}, {"normalise_rewards": True, "exploration": "state_dependent"}),
         ("ppo", MOVES, {}, {"memory": "lstm", "normalise_observations": True, "normalise_rewards": True}),
+        ("ppo", MOVES, {"vtrace": True}, {"memory": "gru"}),
     )
 ]
 ROUGHLY = {"rtol": 1e-2, "atol": 1e-2}  # a GPU sums in another order, and Adam makes much of small gradients' signs

@@ -88,7 +88,7 @@ def test_learners_may_be_on_another_device_than_play(tmp_path, monkeypatch, sett
 
     def add_policy(self, policy_id, *args, **kwargs):
         result = yield from made(self, policy_id, *args, **kwargs)
-        there.append(self._policies[policy_id].device.type)
+        there.append(self._trainees[policy_id].trainer.policy.device.type)
         return result
 
     monkeypatch.setattr(AgentInterface, "add_policy", add_policy)
