@@ -217,7 +217,11 @@ def test_a_predecessors_answer_is_never_taken_for_ones_own():
     assert read_request(server.requests["a"]).observation[0, 0] == 2.0
     server = spec.open()  # the server was killed: whoever takes over finds the request
     assert server.is_open and heir.answers() is None
+    ending = heir.end(leg=5)
+    next(ending)
+    assert not server.is_over(5), "the open request is still of this leg"
     answer_all(server, 3)
+    assert list(ending) == [] and server.is_over(5) and not server.is_over(6)
     assert heir.answers()["a"][0].tolist() == [3] and heir.versions == heir.oldest == {"a": 3}
 
 

@@ -173,7 +173,7 @@ class RolloutWorker:
         else:
             yield from self._play_rounds(learners, first_versions, num_rounds, base_sequence, self._spec.lead)
         for inference in self._inference:
-            inference.end(leg)
+            yield from inference.end(leg)
         return self._take_books().to_json()
 
     def simulate(

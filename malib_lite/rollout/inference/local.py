@@ -58,7 +58,7 @@ class Inference(Protocol):
     def finish(self, sequence: int) -> None:
         """After fragment ``sequence``."""
 
-    def end(self, leg: int) -> None:
+    def end(self, leg: int) -> Generator[None, None, None]:
         """After the last fragment of a leg."""
 
 
@@ -119,4 +119,6 @@ class LocalInference:
 
     def finish(self, sequence: int) -> None: ...
 
-    def end(self, leg: int) -> None: ...
+    def end(self, leg: int) -> Generator[None, None, None]:
+        return
+        yield  # a generator, though it never waits

@@ -150,5 +150,7 @@ class PipeInference:
     def finish(self, sequence: int) -> None:
         self._mailbox.enter(sequence + 1)
 
-    def end(self, leg: int) -> None:
+    def end(self, leg: int) -> Generator[None, None, None]:
+        while self._mailbox.is_open:  # a predecessor's question is of this leg: the next one may have other policies
+            yield
         self._mailbox.end(leg)
