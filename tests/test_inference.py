@@ -405,6 +405,35 @@ def test_a_server_that_is_killed_too_often_ends_the_run_and_is_named(tmp_path):
     wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
 
 
+def test_who_is_ahead_of_the_learner_keeps_nobody_waiting():
+    """It waits for a version that can only be made when those behind it have played."""
+    request, answer = mailbox_layouts(GRID, MOVES, {}, 0, 1)
+    boxes = [MailboxSpec("m", {"a": request}, {"a": answer}).create(None) for _ in range(3)]
+    address = LocalAddress()
+    policies = {"a": PolicySpec(RandomPolicy, GRID, MOVES, {}, {})}
+    row = Board(bytearray(Board.num_bytes(1)), 1).row(0)
+    spec = InferenceSpec(policies, {"a": address}, [["a"]], [[box] for box in boxes], 0, None, 0.0, lockstep=False)
+    serving = InferenceServer(row, spec).serve({"a": "p"}, 0)
+    weights = policies["a"].make(0).export_state()
+    address.serve().set_weights("p", 0, weights)
+    workers = [PipeInference(box.open(), row, {"a": "a"}) for box in boxes]
+    for worker, wanted in zip(workers, (1, 0, 0), strict=True):
+        list(worker.prepare({"a": "p"}, {"a": wanted}, wanted))
+        ask(worker, 0.0)
+        assert worker.answers() is None
+    for _ in range(5):
+        next(serving)
+    assert [worker.answers() is None for worker in workers] == [True, False, False]
+    address.serve().set_weights("p", 1, weights)
+    next(serving)
+    assert workers[0].answers() is not None and workers[0].versions == {"a": 1}
+    for worker in workers:
+        list(worker.end(0))
+    with pytest.raises(StopIteration) as stop:
+        next(serving)
+    assert stop.value.value == {"batches": 2, "requests": 3}
+
+
 def test_a_serving_task_ends_when_nobody_asks_any_more():
     """The server waits for workers' words, not for the main process."""
     request, answer = mailbox_layouts(GRID, MOVES, {}, 0, 1)

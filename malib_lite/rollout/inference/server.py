@@ -88,8 +88,9 @@ class InferenceServer:
         counts = {"batches": 0, "requests": 0}
         while not all(mailbox.is_over(leg) for of_arena in self._mailboxes for mailbox in of_arena):
             for arena in range(len(self._mailboxes)):
-                while workers := self._next_batch(arena, leg):
-                    answering.append((self._answer(arena, workers), len(workers)))
+                while due := self._next_batch(arena, leg):
+                    for workers in [due] if self._spec.lockstep else self._by_version(arena, due):
+                        answering.append((self._answer(arena, workers), len(workers)))
             waiting = []
             for task, size in answering:  # each may wait for parameters of its own
                 try:
@@ -129,6 +130,22 @@ class InferenceServer:
         for worker in workers:
             taken[worker] = mailboxes[worker].asked
         return workers
+
+    def _by_version(self, arena: int, workers: Sequence[int]) -> list[list[int]]:
+        """A batch of those whose parameters are there, and each other worker by itself: one that is ahead of the
+        learners may wait for a version that they can make only when the workers behind it have been answered."""
+        newest = {rid: self._client.newest(rid, self._learners[rid]) for rid in self._spec.arenas[arena]}
+        ready: list[int] = []
+        others: list[int] = []
+        for worker in workers:
+            asked = {rid: slot.meta for rid, slot in self._mailboxes[arena][worker].requests.items()}
+            is_there = all(
+                (snapshot := newest[rid]) is not None and snapshot.version >= meta["policy_version"]
+                for rid, meta in asked.items()
+                if meta["rows"]
+            )
+            (ready if is_there else others).append(worker)
+        return [batch for batch in (ready, *([worker] for worker in others)) if batch]
 
     def _answer(self, arena: int, workers: Sequence[int]) -> Generator[None, None, None]:
         """Answer a batch: one forward pass for each runtime id."""
