@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import MaskedEnv
+from fakes import MaskedEnv, finish
 from gymnasium import spaces
 from scipy.stats import chisquare
 from test_algorithms import play, same
@@ -121,7 +121,7 @@ def test_the_share_of_best_response_episodes_is_eta(anticipatory):
     modes = {}
     for _ in range(30):
         slot = ring.try_reserve()
-        slot.write_meta(rows=sampler.play({agent: slot})[agent])
+        slot.write_meta(rows=finish(sampler.play({agent: slot}))[agent])
         t = as_trajectories(slot)
         for row, stream in zip(*np.nonzero(t.valid), strict=True):
             modes.setdefault((stream, t.episode[row, stream]), []).append(t.extras[IS_BEST_RESPONSE][row, stream])
