@@ -273,7 +273,7 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
             "epsilon_final": 0.2,
             "averaging": 0.05,
         },
-        "model": {"hidden_sizes": (64, 64)},
+        "model": {"hidden_sizes": (64, 64), "activation": "relu"},
     }
     # The others change, so that only what was played lately counts; and what is explored is imitated, too.
     fictitious_play_defaults = {
@@ -286,7 +286,7 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
             "epsilon_initial": 0.06,
             "epsilon_final": 0.01,
         },
-        "model": best_response_defaults["model"],
+        "model": {"hidden_sizes": (64, 64)},
     }
     config: DQNConfig
     policy: DQNPolicy
