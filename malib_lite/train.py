@@ -136,7 +136,7 @@ def make_scenario(settings: TrainConfig) -> Any:
         elif given:
             raise ConfigError(f"'{section}' is for the {section} scenario, this one is {settings.scenario}")
     if settings.iterations and settings.scenario not in _OUTER:
-        raise ConfigError(f"'iterations': {settings.scenario} has no outer loop, its length is --steps")
+        raise ConfigError(f"'iterations': {settings.scenario} has no outer loop as psro has, its length is --steps")
     if settings.scenario == "nfsp":
         sections["nfsp_config"] = settings.nfsp
         sections["average"] = registry.load(registry.IMITATORS, AVERAGE_POLICY, "average policy")
@@ -286,11 +286,12 @@ def _value(text: str) -> Any:
 
 def _with_flag(section: Mapping[str, Any], flag: str, value: Any) -> dict[str, Any]:
     """A section with the field that a short flag stands for."""
-    key = _FLAGS[flag].rpartition(".")[2]
+    path = _FLAGS[flag].format(scenario="SCENARIO")
+    key = path.rpartition(".")[2]
     if value is None:
         return dict(section)
     if section.get(key) not in (None, value):
-        raise ConfigError(f"'{flag}' = {value} and '{key}' = {section[key]} are the same setting: give one of them")
+        raise ConfigError(f"'{flag}' = {value} and '{path}' = {section[key]} are the same setting: give one of them")
     return {**section, key: value}
 
 
