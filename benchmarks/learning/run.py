@@ -49,10 +49,9 @@ class Row:
     @property
     def command(self) -> str:
         """The command line, without the seed."""
-        return (
-            f"python -m malib_lite.train {self.scenario} --env {self.env} --algorithm {self.algorithm} "
-            f"--steps {self.steps} --rollout.num_eval_episodes 100 {self.options}"
-        ).strip()
+        learning = f"--algorithm {self.algorithm} --steps {self.steps} --rollout.num_eval_episodes 100 "
+        what = learning if self.steps else ""  # without steps nothing is learnt, but computed
+        return f"python -m malib_lite.train {self.scenario} --env {self.env} {what}{self.options}".strip()
 
 
 def rows() -> list[Row]:
