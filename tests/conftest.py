@@ -3,11 +3,16 @@
 import os
 
 import pytest
+import torch
 
 from malib_lite.runtime.shared_memory import PREFIX, _places
 
 # before JAX is imported, here or in a child: compiling well takes far longer than what is compiled here runs
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+# as in the children of a run: the number of threads changes the order of sums, and threads that wait for each other
+# cost more than such small networks
+torch.set_num_threads(1)
 
 
 def run_folders(pid):

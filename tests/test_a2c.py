@@ -27,14 +27,6 @@ OPTIONS = {
 learns_or_not = pytest.mark.parametrize("learns", [True, False])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_losses_by_hand():
     log_prob = torch.tensor([-1.0, -2.0], requires_grad=True)
     loss = policy_gradient_loss(log_prob, torch.tensor([3.0, -1.0]))

@@ -68,15 +68,6 @@ def cases(names, images=False):
     ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As in the workers: threads that wait for each other cost more than such small networks."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 everywhere = pytest.mark.parametrize(("name", "observation_space", "action_space"), cases([*MODULES, *MEMORIES]))
 images_as_well = pytest.mark.parametrize(
     ("name", "observation_space", "action_space"), cases([*MODULES, *MEMORIES], images=True)

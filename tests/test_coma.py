@@ -27,14 +27,6 @@ TEAM = TeamShape(num_agents=3, state_size=2)
 TABULAR = {"hidden_sizes": ()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(observation_space, num_actions, team=TEAM, training=None, model=None, horizon=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -19,14 +19,6 @@ T = torch.tensor
 BOX = spaces.Box(np.float32([-1, -3]), np.float32([1, 1]))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # -- by hand -----------------------------------------------------------------------------------------------------
 
 

@@ -19,14 +19,6 @@ from malib_lite.train import TrainConfig, build, make_scenario
 T = torch.tensor
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # -- by hand -----------------------------------------------------------------------------------------------------
 
 

@@ -36,14 +36,6 @@ options_and_twins = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(option="plain", observation_space=None, num_actions=3, seed=0, horizon=1000, model=None, **training):
     of_trainer, of_model = OPTIONS[option]
     space = spaces.Box(-1.0, 1.0, (4,), np.float32) if observation_space is None else observation_space

@@ -52,8 +52,10 @@ def test_the_equilibrium_loses_to_nobody(runs):
 def test_played_episodes_agree_with_exact_payoffs(runs):
     who = [str(runs / "solved"), str(runs / "circles"), f"{runs / 'learnt'}@0"]
     exact, played = evaluate(who).cross_play, evaluate(who, episodes=4000, sampled=True).cross_play
-    assert (played.errors > 0.0).all() and (exact.errors == 0.0).all()
-    assert (np.abs(played.values - exact.values) < 4.5 * played.errors).all()
+    assert (exact.errors == 0.0).all()
+    # no error where two always come to the same end: who folds every hand loses one chip
+    assert (played.errors[:, :2, :2] > 0.0).all()
+    assert (np.abs(played.values - exact.values) <= 4.5 * played.errors + 1e-12).all()
     again = evaluate(who, episodes=4000, sampled=True).cross_play
     np.testing.assert_array_equal(again.values, played.values)
     assert not np.array_equal(evaluate(who, episodes=4000, seed=1, sampled=True).cross_play.values, played.values)

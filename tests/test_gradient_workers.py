@@ -43,14 +43,6 @@ TRAININGS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def shard(name, round_, worker, streams=STREAMS):
     """What a rollout worker might have played: as many valid rows as it happens, not the same for all workers."""
     policy = policy_spec(name).make(1)

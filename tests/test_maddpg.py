@@ -20,14 +20,6 @@ BOX = spaces.Box(np.float32([-1, -3]), np.float32([1, 1]))
 PENALTY = np.float32([[10, 0, 0], [0, 2, 0], [0, 0, 10]])  # k = 0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(observation_space, action_space, team, training=None, model=None, horizon=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -23,14 +23,6 @@ ROWS = ("action", "reward", "terminated", "truncated", "valid", "episode", "poli
 LINEAR = {"hidden_sizes": ()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(observation_space, action_space, team, training=None, model=None, horizon=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)

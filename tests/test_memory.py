@@ -27,14 +27,6 @@ from malib_lite.rollout.vector_env import vectorise
 kinds = pytest.mark.parametrize("kind", ["gru", "lstm"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # -- cutting -----------------------------------------------------------------------------------------------------
 
 

@@ -1,19 +1,10 @@
 """QMIX in the penalty game, which takes both agents to agree; COMA's, MADDPG's and MAPPO's tests have it, too."""
 
 import pytest
-import torch
 
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
 from malib_lite.train import TrainConfig, build, make_scenario
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("learns", [True, False])

@@ -32,14 +32,6 @@ ROUND = {"num_epochs": 1, "minibatch_size": 10_000}  # a round is one gradient
 learns_or_not = pytest.mark.parametrize("learns", [True, False])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def whole_round(trainer, batch):
     """All decisions of a round as one minibatch; the trainer is one with the settings of ROUND."""
     (minibatch,) = trainer.minibatches(batch)

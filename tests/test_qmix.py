@@ -21,14 +21,6 @@ MODULES = {"qmix": qmix, "vdn": vdn}
 both = pytest.mark.parametrize("name", MODULES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(name, observation_space, num_actions, team, training=None, model=None, horizon=None):
     algorithm = MODULES[name].ALGORITHM
     with torch.random.fork_rng():

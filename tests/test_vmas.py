@@ -14,16 +14,6 @@ from malib_lite.rollout.vector_env import DictVectorEnv, vectorise
 vmas = pytest.importorskip("vmas")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def some_action(space, *key):
     """An action, the same for the same key."""
     rng = np.random.default_rng(key)
