@@ -36,8 +36,6 @@ from malib_lite.runtime.shared_memory import SharedFolder, sweep
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
 
-PRELOAD = ["malib_lite.rollout.rolloutworker", "malib_lite.agent.independent_agent", "malib_lite.backend.bus"]
-
 
 def run(scenario: Scenario, console: Console | None = None, started: float | None = None) -> dict[str, Any]:
     """Run a scenario to its end.
@@ -126,7 +124,7 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
             modules = {scenario.env_description["creator"].__module__}
             modules |= {spec.policy_class.__module__ for spec in scenario.policies.values()}
             runtime = ProcessRuntime(
-                shared, len(specs), folder.path / "logs", [*PRELOAD, *sorted(modules - {"__main__"})],
+                shared, len(specs), folder.path / "logs", sorted(modules - {"__main__"}),
                 rollout.hang_timeout_s, console.say,
             )  # fmt: skip
         stack.callback(runtime.close)

@@ -96,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.help_config:
             _help_config(settings)
             return 0
+        if _needs_processes(settings):
+            _start_fork_server(settings)
         scenario = make_scenario(settings)
         return _run(scenario, options.quiet, started)
     except ConfigError as error:
@@ -162,6 +164,23 @@ def make_scenario(settings: TrainConfig) -> Any:
         "algorithm": name if scenario.seats else None, "mapping": settings.mapping,
     }  # fmt: skip
     return scenario
+
+
+def _needs_processes(settings: TrainConfig) -> bool:
+    """A guess, before anything is imported that could tell."""
+    outer = getattr(settings, settings.scenario) if settings.scenario in _OUTER else {}
+    plays = settings.scenario != "xdo" and outer.get("oracle") != "exact"
+    return plays and _with_flag(settings.rollout, "workers", settings.workers).get("num_threads") != 0
+
+
+def _start_fork_server(settings: TrainConfig) -> None:
+    """Let it import what the children need while this process imports the same for itself."""
+    from malib_lite import registry
+    from malib_lite.runtime import fork_server
+
+    algorithm = settings.algorithm or DEFAULT_ALGORITHM.get(settings.scenario)
+    wanted = ((registry.ENVIRONMENTS, settings.env.partition("/")[0]), (registry.ALGORITHMS, algorithm))
+    fork_server.start(registry.names(group)[name].module for group, name in wanted if name in registry.names(group))
 
 
 def _run(scenario: Any, quiet: bool, started: float) -> int:

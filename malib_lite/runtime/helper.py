@@ -27,7 +27,7 @@ from typing import Any
 import cloudpickle
 
 from malib_lite.runtime.child import how_it_ended
-from malib_lite.runtime.processes import THREAD_LIMITS
+from malib_lite.runtime.fork_server import THREAD_LIMITS
 
 _START = "from malib_lite.runtime.helper import main; main()"
 

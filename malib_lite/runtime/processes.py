@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
-import os
 import sys
 import threading
 import time
@@ -14,21 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-from malib_lite.runtime import child
+from malib_lite.runtime import child, fork_server
 from malib_lite.runtime.actors import ActorSpec, Call
 from malib_lite.runtime.board import Board
 from malib_lite.runtime.shared_memory import SharedFolder, attach
-
-# Loaded once by the fork server; every child then starts in milliseconds instead of paying for `import torch`.
-PRELOAD = ["torch", "numpy", "zmq", "gymnasium", "cloudpickle", "malib_lite.runtime.child"]
-THREAD_LIMITS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class ActorFailure(RuntimeError):
@@ -65,7 +58,7 @@ class ProcessRuntime:
             folder: the run's shared folder; the board's segment is made in it.
             num_actors: rows of the board.
             log_dir: where each actor's output goes, one file each.
-            preload: modules that the fork server loads beside PRELOAD.
+            preload: what the fork server imports beside its ``MODULES``, unless it runs already.
             hang_timeout_s: an actor that is busy and shows no pulse for so long is taken for hung and killed.
             on_event: told, in a sentence, of everything the user should know.
         """
@@ -78,7 +71,8 @@ class ProcessRuntime:
         self._board_path = folder.allocate("board", Board.num_bytes(num_actors))
         self.board = Board(attach(self._board_path), num_actors)
         self.replaced: dict[str, int] = {}
-        self._context = _start_method(preload)
+        fork_server.start(preload)
+        self._context = fork_server.start_method()
         self._hang_timeout_s = hang_timeout_s
         self._on_event = on_event
         self._actors: dict[str, _Actor] = {}
@@ -129,7 +123,7 @@ class ProcessRuntime:
         arguments = (theirs, cloudpickle.dumps(spec), index, self._num_actors, self._board_path, log)
         process = self._context.Process(target=child.main, args=arguments, name=spec.name, daemon=True)  # type: ignore[attr-defined]
         self.board.row(index).pulse()
-        with _without_main_module(), _environment(THREAD_LIMITS):
+        with _without_main_module(), fork_server.thread_limits():
             process.start()
         theirs.close()
         return process, ours
@@ -192,17 +186,6 @@ class ProcessRuntime:
                 actor.process.kill()
 
 
-def _start_method(preload: Sequence[str]) -> BaseContext:
-    """The fork server where there is one; spawn elsewhere, and where CUDA is in use already."""
-    torch = sys.modules.get("torch")
-    cuda = torch is not None and torch.cuda.is_initialized()
-    if "forkserver" not in multiprocessing.get_all_start_methods() or cuda:
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, *preload])
-    return context
-
-
 @contextlib.contextmanager
 def _without_main_module() -> Iterator[None]:
     """Keep multiprocessing from importing the user's script again in every child.
@@ -216,21 +199,6 @@ def _without_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _tail(path: Path, num_chars: int = 2000) -> str:
