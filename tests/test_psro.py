@@ -10,6 +10,7 @@ from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
+from malib_lite.scenarios.psro_scenario import PSROScenario
 from malib_lite.train import TrainConfig, build, make_scenario
 
 KUHN = "open_spiel/kuhn_poker"
@@ -74,6 +75,76 @@ def test_three_players_and_general_sum(tmp_path):
     assert lines[-1]["player_0/value"] + lines[-1]["player_1/value"] == pytest.approx(3.0)  # the best there is
 
 
+def zero_sum(payoffs):
+    """A game from what the first player gets."""
+    return {"env": "matrix/custom", "env_config": {"form": "zero_sum", "payoffs": np.asarray(payoffs).tolist()}}
+
+
+def actions(folder, state, player="player_0"):
+    """What deterministic members of a game of one round do; None: something mixed."""
+    members = [Member.parse(member) for member in state["members"][player]]
+    tables = [MemberFolder(folder / "checkpoints" / "policies").load(member.digest)["table"][0] for member in members]
+    return [int(table.argmax()) if table.max() == 1.0 else None for table in tables]
+
+
+RPS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])  # rock, paper, scissors: 0, 1, 2
+
+
+def test_rectified_nash_answers_for_every_member_that_is_played(tmp_path):
+    """Beside rock, paper and scissors there are other such, 3, 4 and 5, which beat the first by 1/2 each, and win and
+    lose 0.9 where the first win and lose 1. By the last strategy, 6, the first answers are rock, paper and scissors,
+    and the equilibrium plays them alike. Rock beats scissors and ties with rock, which makes 1/2. Its best response is
+    3, which makes 0.7.
+    """
+    better = np.zeros((7, 7))
+    better[:3, :3], better[3:6, :3], better[:3, 3:6] = RPS, 0.9 * RPS + np.eye(3) / 2, 0.9 * RPS - np.eye(3) / 2
+    better[6], better[:, 6] = [-11, -10, -10, 9, 9, 9, 0], [11, 10, 10, -9, -9, -9, 0]
+    settings = {"oracle": "exact", "meta_solver": "rectified_nash"}
+    _, lines, state = play(tmp_path / "all", "psro", **zero_sum(better), psro=settings, iterations=4)
+    assert lines[3]["player_0/mixture"] == pytest.approx([0.0, 1 / 3, 1 / 3, 1 / 3], abs=1e-6)
+    for player in state["members"]:
+        added = actions(tmp_path / "all", state, player)
+        assert added[:4] == [None, 0, 1, 2] and set(added[4:]) == {3, 4, 5} and len(added) == 7
+        assert lines[4][f"{player}/gain"] == pytest.approx(0.2)
+    settings |= {"max_responses": 2, "symmetric": True}
+    _, _, state = play(tmp_path / "two", "psro", **zero_sum(better), psro=settings, iterations=4)
+    added = actions(tmp_path / "two", state)
+    assert added[:4] == [None, 0, 1, 2] and set(added[4:]) < {3, 4, 5} and len(added) == 6
+
+
+def test_rectified_nash_may_stop_short_of_an_equilibrium(tmp_path):
+    """Strategy 3 beats rock, paper and scissors by 0.4 each (McAleer et al. 2020, on pipeline PSRO): less than they
+    make of whom they beat or tie with. The last strategy only keeps 3 from being the answer to uniform play.
+    """
+    game = np.pad(RPS, (0, 2))
+    game[3], game[:, 3] = [0.4, 0.4, 0.4, 0.0, -20.0], [-0.4, -0.4, -0.4, 0.0, 20.0]
+    game[4, :3], game[:3, 4] = -10.0, 10.0
+    for solver, nash_conv in (("rectified_nash", 0.8), ("nash", 0.0)):
+        settings = {"oracle": "exact", "meta_solver": solver}
+        summary, _, state = play(tmp_path / solver, "psro", **zero_sum(game), psro=settings)
+        assert summary["nash_conv"] == pytest.approx(nash_conv, abs=1e-6)
+        assert (3 in actions(tmp_path / solver, state)) == (solver == "nash")
+
+
+def test_rectified_nash_comes_nearer_in_kuhn_poker(tmp_path):
+    settings = {"oracle": "exact", "meta_solver": "rectified_nash"}
+    summary, lines, state = play(tmp_path, "psro", psro=settings)
+    assert summary["nash_conv"] < 0.2 < lines[0]["nash_conv"]  # and ends there, at 0.1434:
+    assert summary["iteration"] < 12  # what still gains is known already, or nothing does
+    assert max(len(members) for members in state["members"].values()) > summary["iteration"] + 1
+
+
+def test_correlated_equilibria_by_best_responses_to_recommendations(tmp_path):
+    joint = {"oracle": "exact", "meta_solver": "max_welfare_ce"}
+    summary, lines, _ = play(tmp_path / "welfare", "psro", "matrix/battle_of_the_sexes", psro=joint)
+    assert summary["ce_gap"] < 1e-6 and "cce_gap" not in summary
+    assert lines[-1]["player_0/value"] + lines[-1]["player_1/value"] == pytest.approx(3.0)
+    joint = {"oracle": "exact", "meta_solver": "max_entropy_ce"}
+    summary, lines, _ = play(tmp_path / "entropy", "psro", psro=joint)
+    assert lines[0]["ce_gap"] == pytest.approx(11 / 12) and summary["ce_gap"] < 1e-4
+    assert lines[-1]["player_0/value"] == pytest.approx(-1 / 18, abs=1e-4)  # as in all equilibria of zero-sum games
+
+
 def test_one_population_for_both_players_of_a_symmetric_game(tmp_path):
     settings = {"symmetric": True, "min_gain": 0.0}
     _, lines, state = play(
@@ -94,6 +165,8 @@ def test_extensive_form_double_oracle(tmp_path):
 
 
 # -- learnt best responses ------------------------------------------------------------------------------------------
+
+SMALL = {"algorithm": "ppo", "steps": 300, "rollout": {"num_env_per_thread": 16, "fragment_length": 256}}
 
 
 def test_responses_without_gain_are_kept_out(tmp_path):
@@ -128,12 +201,41 @@ def test_snapshots_of_self_play_never_change(tmp_path):
     assert 0.0 <= lines[-1]["player_0/win_rate"] <= 1.0
 
 
-@pytest.mark.parametrize("scenario", ["psro", "self_play"])
-def test_processes_give_the_numbers_of_one_process(tmp_path, scenario):
-    settings = {"steps": 400, "iterations": 2, "algorithm": "ppo"}
-    _, here, _ = play(tmp_path / "serial", scenario, **settings)
-    _, there, _ = play(tmp_path / "processes", scenario, **settings | {"workers": 1})
+def test_rectified_responses_start_from_their_members(tmp_path):
+    frozen = {"iterations": 2, "trainer": {"learning_rate": 0.0}, **SMALL}
+    _, _, state = play(tmp_path, "psro", "matrix/rock_paper_scissors", psro={"meta_solver": "rectified_nash"}, **frozen)
+    for members in state["members"].values():
+        assert len(members) > 2 and len(set(members)) == 1
+
+
+def test_players_may_have_different_numbers_of_objectives(tmp_path, monkeypatch):
+    """All train as often as the one who has most to do; what the others have too much is dropped."""
+    wanted = PSROScenario._wanted
+
+    def uneven(scenario, run):
+        objectives = wanted(scenario, run)
+        objectives["player_0"] *= 2
+        return objectives
+
+    monkeypatch.setattr(PSROScenario, "_wanted", uneven)
+    _, _, state = play(tmp_path, "psro", iterations=1, **SMALL)
+    assert {player: len(set(members)) for player, members in state["members"].items()} == {"player_0": 3, "player_1": 2}
+
+
+@pytest.mark.parametrize(
+    "scenario, env, settings",
+    [
+        ("psro", KUHN, {}),
+        ("psro", "matrix/rock_paper_scissors", {"psro": {"meta_solver": "rectified_nash"}, **SMALL}),
+        ("self_play", KUHN, {}),
+    ],
+)
+def test_processes_give_the_numbers_of_one_process(tmp_path, scenario, env, settings):
+    settings = {"steps": 400, "iterations": 2, "algorithm": "ppo", **settings}
+    _, here, state = play(tmp_path / "serial", scenario, env, **settings)
+    _, there, _ = play(tmp_path / "processes", scenario, env, **settings | {"workers": 1})
     assert [{**line, "time": None} for line in here] == [{**line, "time": None} for line in there]
+    assert len(state["members"]["player_0"]) == (4 if "psro" in settings else 3)  # one response, then perhaps two
 
 
 # -- wrong input ----------------------------------------------------------------------------------------------------
@@ -146,7 +248,13 @@ def test_processes_give_the_numbers_of_one_process(tmp_path, scenario):
         ("psro", KUHN, {"psro": {"symmetric": True}}, "not symmetric"),
         ("psro", "open_spiel/tic_tac_toe", {"psro": {"symmetric": True}}, "cannot be checked"),
         ("psro", KUHN, {"psro": {"oracle": "exact"}, "algorithm": "dqn"}, "either learnt or computed"),
-        ("psro", KUHN, {"psro": {"meta_solver": "max_welfare_ce"}}, "max_welfare_cce"),
+        ("psro", f"{KUHN}(players=3)", {"psro": {"meta_solver": "max_welfare_ce"}}, "two players"),
+        ("psro", f"{KUHN}(players=3)", {"psro": {"meta_solver": "rectified_nash"}}, "two-player zero-sum.*3 players"),
+        ("psro", "matrix/chicken", {"psro": {"meta_solver": "rectified_nash"}}, "not add up to a constant.*prd"),
+        ("psro", "matrix/chicken", {"psro": {"meta_solver": "nash", "payoffs": "sampled"}}, "not add up to a constant"),
+        ("psro", KUHN, {"psro": {"meta_solver": "rectified_nash", "warm_start": "latest"}}, "psro.warm_start"),
+        ("psro", KUHN, {"psro": {"meta_solver": "rectified_nsh"}}, "rectified_nash"),
+        ("psro", KUHN, {"psro": {"max_responses": 0}}, "max_responses"),
         ("psro", f"{KUHN}(players=3)", {"psro": {"meta_solver": "max_entropy_cce"}}, "two players"),
         ("self_play", KUHN, {"self_play": {"oracle": "exact", "opponents": "pfsp"}}, "naive, fictitious"),
         ("self_play", KUHN, {"psro": {"oracle": "exact"}}, "this one is self_play"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,15 @@ from malib_lite.contracts.policy import Policy
 from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.population.payoff_manager import PayoffManager
 from malib_lite.population.strategy_spec import StrategySpec
+
+
+class Objective(NamedTuple):
+    """What a new policy of a player is to be good at."""
+
+    opponents: Mapping[str, np.ndarray]  # by every other player: mixture (P,) that is to be answered
+    start: Member | None = None  # from where learning goes on; None: a new network
+    value: float = math.nan  # what the player earns against the opponents so far
+    share: float = 1.0  # of all episodes: how probably these are the opponents
 
 
 class Population:
@@ -57,17 +67,14 @@ class Population:
         """A player's mixture (P,) float64; uniform until one is set."""
         return np.array(list(self.strategies[player].mixture.values()))
 
-    def pool(self, player: str) -> dict[Member, float]:
-        """The members that a player's mixture plays, with their probabilities."""
-        pool: dict[Member, float] = {}
-        for member, probability in zip(self.members[player], self.mixture(player).tolist(), strict=True):
-            if probability > 0.0:
-                pool[member] = pool.get(member, 0.0) + probability
-        return pool
-
-    def opponents(self, player: str) -> dict[str, dict[Member, float]]:
-        """The pools of all others."""
-        return {other: self.pool(other) for other in self.players if other != player}
+    def pools(self, mixtures: Mapping[str, np.ndarray]) -> dict[str, dict[Member, float]]:
+        """The members that mixtures (P,) play, with their probabilities, by player."""
+        pools: dict[str, dict[Member, float]] = {player: {} for player in mixtures}
+        for player, pool in pools.items():
+            for member, probability in zip(self.members[player], mixtures[player].tolist(), strict=True):
+                if probability > 0.0:
+                    pool[member] = pool.get(member, 0.0) + probability
+        return pools
 
     def values(self) -> np.ndarray:
         """Expected return (N,) of every player under the mixtures."""
@@ -79,22 +86,15 @@ class Population:
         """NashConv of the mixtures: the *sum* of what the players gain by best responses; None if it is not known."""
         return None if self.exact is None else self.exact.nash_conv(self.mixtures_by_agent())
 
-    def exact_gains(self, values: Sequence[float]) -> np.ndarray | None:
-        """What each player gains by a best response to the others' mixtures over ``values`` (N,), or None: not known.
-
-        Where these are the values of a joint distribution of two players and the mixtures are its marginals, gains of
-        0 say that it is a coarse correlated equilibrium.
-        """
-        if self.exact is None:
-            return None
-        mixtures = self.mixtures_by_agent()
-        best = [self.exact.best_response(self._agent[player], mixtures)[0] for player in self.players]
-        return np.array(best) - values
-
-    def exact_value(self, player: str, member: Member) -> float:
-        """What a player gets with a member, of its pool or not, against the others' mixtures."""
+    def best_response(self, player: str, opponents: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray]:
+        """The best return against mixtures (P,) of the others, and a deterministic policy (I, A) that earns it."""
         assert self.exact is not None
-        return self.exact.value(self._agent[player], self._open(member), self.mixtures_by_agent())
+        return self.exact.best_response(self._agent[player], self._by_agent(opponents))
+
+    def exact_value(self, player: str, member: Member, opponents: Mapping[str, np.ndarray]) -> float:
+        """What a player gets with a member, of its pool or not, against mixtures (P,) of the others."""
+        assert self.exact is not None
+        return self.exact.value(self._agent[player], self._open(member), self._by_agent(opponents))
 
     def exact_values(self) -> np.ndarray:
         """Expected return (N,) of every player under the mixtures."""
@@ -103,7 +103,10 @@ class Population:
 
     def mixtures_by_agent(self) -> dict[str, np.ndarray]:
         """The mixtures, under the names of the players' only agents."""
-        return {self._agent[player]: self.mixture(player) for player in self.players}
+        return self._by_agent({player: self.mixture(player) for player in self.players})
+
+    def _by_agent(self, mixtures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {self._agent[player]: mixture for player, mixture in mixtures.items()}
 
     # -- saving -------------------------------------------------------------------------------------------------
 

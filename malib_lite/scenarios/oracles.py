@@ -10,14 +10,14 @@ import numpy as np
 
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.population.exploitability import ExactEvaluator
-from malib_lite.population.population import Population
+from malib_lite.population.population import Objective, Population
 from malib_lite.rollout.books import Books
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.training import Budget, train
 
 
 class Responses(NamedTuple):
-    """A best response of every player, and what is to be reported of how it was found."""
+    """A best response of every player that has an objective, and what is to be reported of how it was found."""
 
     members: dict[str, Member]  # by player
     metrics: dict[str, Any]
@@ -26,15 +26,15 @@ class Responses(NamedTuple):
 
 
 class Oracle(Protocol):
-    """Finds best responses to the mixtures of a population."""
+    """Finds best responses to what a population plays."""
 
     def first(self) -> dict[str, Member]:
         """What the populations begin with, by player."""
 
-    def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
-        """New best responses of all players to the others' mixtures; ``parents`` are what they may start from."""
+    def respond(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
+        """New best responses, one for each objective, by player."""
 
-    def improve(self, population: Population) -> Responses:
+    def improve(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
         """The best responses of last time, after as much work again."""
 
 
@@ -51,6 +51,7 @@ class LearntOracle:
         self._budget = budget
         self._horizon = budget.env_steps if horizon is None else horizon
         self._learning: dict[str, str] = {}  # policy ids, by player
+        self._objectives: dict[str, Objective] = {}  # each learner's last one
         self._updates = 0  # that those who learn have behind them
 
     def first(self) -> dict[str, Member]:
@@ -58,12 +59,14 @@ class LearntOracle:
         self._begin()
         return self._run.training.save(self._learning)
 
-    def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
-        self._begin(parents)
-        return self.improve(population)
+    def respond(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
+        self._begin({player: it.start for player, it in objectives.items() if it.start is not None})
+        return self.improve(population, objectives)
 
-    def improve(self, population: Population) -> Responses:
-        opponents = {player: population.opponents(player) for player in self._learning}
+    def improve(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
+        # All learners keep step: one without an objective has its last one again, and what comes of it is dropped.
+        self._objectives |= objectives
+        opponents = {player: population.pools(self._objectives[player].opponents) for player in self._learning}
         metrics: dict[str, Any] = {}
         updates = None if self._budget.updates is None else self._updates + self._budget.updates
         budget, books = dataclasses.replace(self._budget, updates=updates), Books()
@@ -71,9 +74,11 @@ class LearntOracle:
             books.merge(leg.books)
             self._updates = max(report["updates"] for report in leg.reports.values())
             for player, report in leg.reports.items():
-                metrics[f"{player}/updates"] = report["updates"]
-                metrics.update({f"{player}/{name}": value for name, value in report["metrics"].items()})
-        return Responses(self._run.training.save(self._learning), metrics, scores=books.scores)
+                if player in objectives:
+                    metrics[f"{player}/updates"] = report["updates"]
+                    metrics.update({f"{player}/{name}": value for name, value in report["metrics"].items()})
+        answered = {player: policy_id for player, policy_id in self._learning.items() if player in objectives}
+        return Responses(self._run.training.save(answered), metrics, scores=books.scores)
 
     def _begin(self, parents: Mapping[str, Member] | None = None) -> None:
         if self._learning:
@@ -102,15 +107,15 @@ class ExactOracle:
             members[player] = self._save(player, legal / legal.sum(axis=1, keepdims=True))
         return members
 
-    def respond(self, population: Population, parents: Mapping[str, Member] | None = None) -> Responses:
-        mixtures = population.mixtures_by_agent()
-        found = {player: self._exact.best_response(agent, mixtures) for player, agent in self._agents.items()}
+    def respond(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
+        asked = {player: objectives[player].opponents for player in self._agents if player in objectives}
+        found = {player: population.best_response(player, opponents) for player, opponents in asked.items()}
         members = {player: self._save(player, table) for player, (_, table) in found.items()}
         return Responses(members, {}, {player: value for player, (value, _) in found.items()})
 
-    def improve(self, population: Population) -> Responses:
+    def improve(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
         """Nothing is left to improve."""
-        return self.respond(population)
+        return self.respond(population, objectives)
 
     def _save(self, player: str, table: np.ndarray) -> Member:
         return self._folder.save(player, {"table": np.asarray(table, np.float64)})

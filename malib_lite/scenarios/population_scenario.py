@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,9 @@ from malib_lite.backend.members import Member, MemberCache
 from malib_lite.config import ConfigError, PositiveFloat, PositiveInt, config, option, to_dict
 from malib_lite.contracts.exact import ExactGame
 from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.meta_solvers import is_constant_sum
 from malib_lite.population.payoff_manager import JointChoice
-from malib_lite.population.population import Population
+from malib_lite.population.population import Objective, Population
 from malib_lite.population.tabular_policy import TabularPolicy
 from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle, Responses
@@ -64,6 +65,7 @@ class PopulationScenario(Scenario):
         self._settings, self._section = population_config, section
         super().__init__(*args, **kwargs)
         self.players = list(self.groups)
+        self.learners = self.players[:1] if population_config.symmetric else self.players
         if len(self.players) < 2:
             raise ConfigError(
                 f"{section} needs at least two players; this environment's agents make up {len(self.players)} "
@@ -108,8 +110,7 @@ class PopulationScenario(Scenario):
         if self._settings.oracle == "learnt":
             return self._learnt_oracle(run)
         assert exact is not None
-        players = self.players[:1] if self._settings.symmetric else self.players
-        return ExactOracle(exact, {player: self.groups[player][0] for player in players}, run.members)
+        return ExactOracle(exact, {player: self.groups[player][0] for player in self.learners}, run.members)
 
     def _learnt_oracle(self, run: Run) -> LearntOracle:
         return LearntOracle(run, self._budget(self.total_steps))
@@ -166,20 +167,29 @@ class PopulationScenario(Scenario):
             run.count_crashes(books)
         return sampled
 
-    def _gains(self, run: Run, responses: Responses) -> dict[str, float]:
-        """What each player would gain over its mixture by its response to the others' mixtures."""
-        population, members = self.population, responses.members
-        values = dict(zip(self.players, self._values(run), strict=True))
-        if responses.values:
-            return {player: value - values[player] for player, value in responses.values.items()}
-        if population.exact is not None and self._settings.payoffs != "sampled":
-            return {player: population.exact_value(player, m) - values[player] for player, m in members.items()}
-        matches = [{player: {member: 1.0}, **population.opponents(player)} for player, member in members.items()]
-        sampled = self._sample(run, matches)
-        return {
-            player: means[self.players.index(player)] - values[player]
-            for player, (means, _) in zip(members, sampled, strict=True)
-        }
+    def _objectives(self, values: Sequence[float] | None = None) -> dict[str, Objective]:
+        """To answer the others' mixtures, for every player.
+
+        Args:
+            values: what the mixtures are worth to each player, where it matters what is gained.
+        """
+        mixtures = {player: self.population.mixture(player) for player in self.players}
+        objectives = {}
+        for player, value in zip(self.players, values or [np.nan] * len(self.players), strict=True):
+            others = {other: mixture for other, mixture in mixtures.items() if other != player}
+            objectives[player] = Objective(others, value=value)
+        return objectives
+
+    def _gains(self, run: Run, responses: Responses, objectives: Mapping[str, Objective]) -> dict[str, float]:
+        """What each player gains by its response, over what it earned against the objective's opponents before."""
+        population, members, values = self.population, responses.members, responses.values
+        if not values and population.exact is not None and self._settings.payoffs != "sampled":
+            values = {p: population.exact_value(p, member, objectives[p].opponents) for p, member in members.items()}
+        elif not values:
+            pools = {player: population.pools(objectives[player].opponents) for player in members}
+            sampled = self._sample(run, [{player: {m: 1.0}, **pools[player]} for player, m in members.items()])
+            values = {p: means[self.players.index(p)] for p, (means, _) in zip(members, sampled, strict=True)}
+        return {player: value - objectives[player].value for player, value in values.items()}
 
     def _values(self, run: Run) -> list[float]:
         """What the mixtures are worth to every player."""
@@ -188,15 +198,17 @@ class PopulationScenario(Scenario):
             return population.values().tolist()
         if population.exact is not None and self._settings.payoffs != "sampled":
             return population.exact_values().tolist()
-        return self._sample(run, [{player: population.pool(player) for player in self.players}])[0][0]
+        mixtures = {player: population.mixture(player) for player in self.players}
+        return self._sample(run, [population.pools(mixtures)])[0][0]
 
     def _lower_bound(self, run: Run) -> dict[str, float]:
         """What best responses that are trained against the final mixtures gain, in episodes of their own."""
         steps = self._settings.final_response_steps
         if steps is None:
             return {}
-        responses = LearntOracle(run, self._budget(steps)).respond(self.population)
-        gains = self._gains(run, responses)
+        objectives = self._objectives(self._values(run))
+        responses = LearntOracle(run, self._budget(steps)).respond(self.population, objectives)
+        gains = self._gains(run, responses, objectives)
         return {"nash_conv_lower_bound": sum(max(0.0, gain) for gain in gains.values())}
 
     def _save(self, run: Run, iteration: int) -> None:
@@ -235,6 +247,16 @@ class PopulationScenario(Scenario):
                 f"without memory; {self.env_description['creator']} offers no exact form here"
             )
 
+    def _check_constant_sum(self, option: str) -> None:
+        """Two players; and where the game can be solved, whoever plays it, their payoffs add up to a constant."""
+        game = find_exact_game(self.env_description, self.groups, [])
+        if len(self.players) == 2 and (game is None or is_constant_sum(_random_payoffs(game))):
+            return
+        has = "payoffs that do not add up to a constant" if len(self.players) == 2 else f"{len(self.players)} players"
+        raise ConfigError(
+            f"{option} is for two-player zero-sum games, this one has {has}; try prd, fictitious_play or alpha_rank"
+        )
+
     def _check_symmetric(self) -> None:
         """All players see and may do the same, and what a joint choice pays does not depend on who sits where."""
         game = self._exact_game()
@@ -263,12 +285,20 @@ class PopulationScenario(Scenario):
 
 def _pays_alike(game: ExactGame) -> bool:
     """Whether players who change seats change payoffs with them, tried out with a few random policies."""
-    legal = game.information_sets(game.agents[0])[1]
-    random = np.random.default_rng(0).random((3, *legal.shape)) * legal
-    payoffs = game.payoffs([random / random.sum(axis=-1, keepdims=True)] * len(game.agents))
+    payoffs = _random_payoffs(game)
     for player in range(1, len(game.agents)):
         order = list(range(len(game.agents)))
         order[0], order[player] = player, 0
         if not np.allclose(payoffs, payoffs.transpose(0, *(1 + i for i in order))[order], atol=1e-9):
             return False
     return True
+
+
+def _random_payoffs(game: ExactGame) -> np.ndarray:
+    """Payoffs (N, 3, ..., 3) of three random policies of each player; the same ones where the players are alike."""
+    pools = []
+    for agent in game.agents:
+        legal = game.information_sets(agent)[1]
+        random = np.random.default_rng(0).random((3, *legal.shape)) * legal
+        pools.append(random / random.sum(axis=-1, keepdims=True))
+    return game.payoffs(pools)

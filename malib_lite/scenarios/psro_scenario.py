@@ -8,25 +8,48 @@
 
 With exact best responses and Nash mixtures this is the double oracle algorithm (McMahan et al., 2003).
 
+Some meta-solvers ask for several best responses of a player, one for each of its members that are played, in place of
+the one to the others' mixtures; they are found one after the other, before any of them enters the population:
+
+    rectified_nash   PSRO_rN (Balduzzi et al., 2019, https://arxiv.org/abs/1901.08106, algorithm 4): learning goes on
+                     from the member, against whom it beats or ties; see :mod:`malib_lite.population.rectified`
+    max_welfare_ce,  joint PSRO (Marris et al., 2021, https://arxiv.org/abs/2106.09435) with correlated equilibria:
+    max_entropy_ce   against what the others do when this player is told to play the member
+
 Deviations: the best responses of all players are trained at the same time, each in environments of its own; the first
 policies are untrained networks, not uniformly random ones (with exact best responses they are uniformly random);
 payoffs are exact where the game can be solved. Exact best responses that gain nothing are not added, and when there is
-no other, the run is over.
+no other, the run is over. What one gains is counted from what the player, or the member, earned against the same
+opponents.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
+from malib_lite.agent.means import Means
 from malib_lite.backend.members import Member
-from malib_lite.config import ConfigError, NonNegativeFloat, NonNegativeInt, PositiveInt, build, config, option, to_dict
-from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, get_joint_solver
-from malib_lite.population.meta_solvers import get_meta_solver, is_constant_sum, nash, prd
+from malib_lite.config import (
+    ConfigError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    build,
+    config,
+    option,
+    suggest,
+    to_dict,
+)
+from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, ce_opponents, get_joint_solver
+from malib_lite.population.meta_solvers import META_SOLVERS, get_meta_solver, is_constant_sum, nash, prd
 from malib_lite.population.normal_form import marginals
-from malib_lite.scenarios.oracles import Oracle
+from malib_lite.population.population import Objective
+from malib_lite.population.rectified import rectified_opponents
+from malib_lite.scenarios.oracles import Oracle, Responses
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
 from malib_lite.scenarios.run import Run
 
@@ -35,14 +58,20 @@ from malib_lite.scenarios.run import Run
 class PSROConfig(PopulationConfig):
     """The outer loop; ``global_stopping_conditions`` of MALib's documents holds ``max_iteration`` alone."""
 
-    max_iteration: PositiveInt = option(12, "best responses added for every player")
+    max_iteration: PositiveInt = option(12, "how often best responses are added for every player")
     meta_solver: str | Callable[[np.ndarray], list[np.ndarray]] = option(
         "auto",
-        "nash (two-player zero-sum), fictitious_play, regret_matching, prd, replicator_dynamics, alpha_rank, uniform, "
-        "max_welfare_cce or max_entropy_cce (two players, joint); auto: nash where it can be, prd elsewhere",
+        "nash or rectified_nash (two-player zero-sum), fictitious_play, regret_matching, prd, replicator_dynamics, "
+        "alpha_rank, uniform, max_welfare_cce, max_entropy_cce, max_welfare_ce or max_entropy_ce (two players, joint); "
+        "auto: nash where it can be, prd elsewhere",
+    )
+    max_responses: PositiveInt | None = option(
+        None,
+        "best responses added for a player at a time, where rectified_nash, max_welfare_ce or max_entropy_ce ask for "
+        "several: those of the members that are played most; None: all",
     )
     warm_start: Literal["none", "latest", "best"] = option(
-        "none", "what a best response starts from: a new network, the latest one, or the best against the mixtures"
+        "none", "what a best response starts from: a new network, the latest one, or the best against its opponents"
     )
     min_gain: NonNegativeFloat | None = option(
         None,
@@ -74,15 +103,23 @@ class PSROScenario(PopulationScenario):
         self._joint: np.ndarray | None = None  # distribution (P_1, P_2) of a joint meta-solver
         self._joint_solver: JointSolver | None = None
         solver = self.psro.meta_solver
+        names = ("auto", "rectified_nash", *META_SOLVERS, *JOINT_SOLVERS)
+        if isinstance(solver, str) and solver not in names:
+            raise ConfigError(f"'psro.meta_solver' = '{solver}': {suggest(solver, names)}")
+        self._rectified = solver == "rectified_nash"
+        self._recommends = isinstance(solver, str) and solver in JOINT_SOLVERS and solver.endswith("_ce")
         if isinstance(solver, str) and solver in JOINT_SOLVERS:
             self._check_joint(solver)
             self._joint_solver = get_joint_solver(solver)
         else:
-            self._meta_solver = _nash_or_prd if solver == "auto" else get_meta_solver(solver)
-        if self.psro.meta_solver == "nash" and len(self.players) != 2:
+            named = nash if self._rectified else solver
+            self._meta_solver = _nash_or_prd if named == "auto" else get_meta_solver(named)
+        if solver in ("nash", "rectified_nash"):
+            self._check_constant_sum(f"'psro.meta_solver' = '{solver}'")
+        if self._rectified and self.psro.warm_start != "none":
             raise ConfigError(
-                f"psro.meta_solver = 'nash' is for two-player zero-sum games, this one has {len(self.players)} players;"
-                " try prd, fictitious_play or alpha_rank"
+                f"'psro.warm_start' = '{self.psro.warm_start}': with rectified_nash every best response starts from a "
+                "member of its own; leave the option out"
             )
 
     def execute(self, run: Run) -> dict[str, Any]:
@@ -95,17 +132,17 @@ class PSROScenario(PopulationScenario):
             if self.psro.target is not None and values.get("nash_conv", np.inf) <= self.psro.target:
                 run.console.say(f"NashConv is at most {self.psro.target}")
                 break
-            members, learnt = self._respond(run, oracle)
-            if not members:
+            added, learnt = self._respond(run, oracle)
+            if not any(added.values()):
                 run.console.say("no best response gains anything any more")
                 break
-            self._admit(members)
+            for player, members in added.items():
+                for member in members:
+                    self._admit({player: member})
             self._fill_in_payoffs(run)
             values = self._solve(run, iteration, learnt)
-        final = {
-            name: values[name] for name in ("iteration", "nash_conv", "exploitability", "cce_gap") if name in values
-        }
-        return final | self._lower_bound(run)
+        names = ("iteration", "nash_conv", "exploitability", "cce_gap", "ce_gap")
+        return {name: values[name] for name in names if name in values} | self._lower_bound(run)
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -116,36 +153,96 @@ class PSROScenario(PopulationScenario):
 
     # -- the steps of an iteration ------------------------------------------------------------------------------
 
-    def _respond(self, run: Run, oracle: Oracle) -> tuple[dict[str, Member], dict[str, Any]]:
-        """Best responses that are worth a place, by player, and what is to be reported."""
-        responses = oracle.respond(self.population, self._parents())
+    def _respond(self, run: Run, oracle: Oracle) -> tuple[dict[str, list[Member]], dict[str, Any]]:
+        """Best responses that are worth a place, by player, and the means of what is to be reported of them."""
         least = ROUNDING if self.psro.min_gain is None and self.psro.oracle == "exact" else self.psro.min_gain
-        if least is None:
-            return responses.members, responses.metrics
-        gains = self._gains(run, responses)
+        waiting, means = self._wanted(run), Means()
+        added: dict[str, list[Member]] = {player: [] for player in waiting}
+        while due := {player: objectives.popleft() for player, objectives in waiting.items() if objectives}:
+            responses = oracle.respond(self.population, due)
+            if least is not None:
+                responses, gains = self._judge(run, oracle, responses, due, least)
+                means.add({f"{player}/gain": gain for player, gain in gains.items()})
+            means.add(responses.metrics)
+            for player, member in responses.members.items():
+                # What is better than one member may be another one that is there already.
+                known = [*self.population.members[player], *added[player]]
+                if least is None or (gains[player] > least and member not in known):
+                    added[player].append(member)
+                if len(added[player]) == self.psro.max_responses:
+                    waiting[player].clear()
+        return added, means.take()
+
+    def _judge(
+        self, run: Run, oracle: Oracle, responses: Responses, objectives: Mapping[str, Objective], least: float
+    ) -> tuple[Responses, dict[str, float]]:
+        """What best responses gain, after their second chances."""
+        gains = self._gains(run, responses, objectives)
         for _ in range(self.psro.second_chances if self.psro.oracle == "learnt" else 0):
             if min(gains.values()) > least:
                 break
-            responses = oracle.improve(self.population)
-            gains = self._gains(run, responses)
-        members = {player: member for player, member in responses.members.items() if gains[player] > least}
-        return members, {**responses.metrics, **{f"{player}/gain": gain for player, gain in gains.items()}}
+            responses = oracle.improve(self.population, objectives)
+            gains = self._gains(run, responses, objectives)
+        return responses, gains
 
-    def _parents(self) -> dict[str, Member]:
-        """What best responses start from."""
-        population = self.population
+    def _wanted(self, run: Run) -> dict[str, deque[Objective]]:
+        """What best responses are wanted for, by player who learns; what matters most comes first."""
+        if self._rectified:
+            payoffs = self.population.payoffs.table()
+            mixtures = [self.population.mixture(player) for player in self.players]
+            wanted = {
+                player: self._by_member(player, rectified_opponents(payoffs, mixtures, number))
+                for number, player in enumerate(self.players)
+            }
+        else:
+            wanted = {
+                player: [it._replace(start=self._start(player, it.opponents)) for it in objectives]
+                for player, objectives in self._deviations(run).items()
+            }
+        return {player: deque(wanted[player]) for player in self.learners}
+
+    def _deviations(self, run: Run) -> dict[str, list[Objective]]:
+        """What a player could gain by, in no equilibrium: answers to the others, or to them after a recommendation."""
+        if self._recommends:
+            assert self._joint is not None
+            return {p: self._by_member(p, ce_opponents(self._joint, number)) for number, p in enumerate(self.players)}
+        return {player: [objective] for player, objective in self._objectives(self._values(run)).items()}
+
+    def _by_member(self, player: str, opponents: Mapping[int, np.ndarray]) -> list[Objective]:
+        """To do better than own members do against ``opponents``: by member's index, what the other player plays."""
+        number, (other,) = self.players.index(player), [it for it in self.players if it != player]
+        members, mixture = self.population.members[player], self.population.mixture(player)
+        table = np.moveaxis(self.population.payoffs.table()[number], number, 0)  # [own, other]
+        return [
+            Objective({other: opponents[i]}, members[i], float(table[i] @ opponents[i]), float(mixture[i]))
+            for i in sorted(opponents, key=lambda i: -mixture[i])
+        ]
+
+    def _start(self, player: str, opponents: Mapping[str, np.ndarray]) -> Member | None:
+        """What a best response starts from."""
+        members = self.population.members[player]
         if self.psro.warm_start == "none":
-            return {}
+            return None
         if self.psro.warm_start == "latest":
-            return {player: members[-1] for player, members in population.members.items()}
-        best = {}
-        for number, player in enumerate(self.players):
-            values = population.payoffs.table()[number]  # (P_1, ..., P_N)
-            for other in reversed(range(len(self.players))):
-                if other != number:
-                    values = np.tensordot(values, population.mixture(self.players[other]), axes=([other], [0]))
-            best[player] = population.members[player][int(values.argmax())]
-        return best
+            return members[-1]
+        number = self.players.index(player)
+        values = self.population.payoffs.table()[number]  # (P_1, ..., P_N)
+        for axis, other in reversed(list(enumerate(self.players))):
+            if other != player:
+                values = np.tensordot(values, opponents[other], axes=([axis], [0]))
+        return members[int(values.argmax())]
+
+    def _exact_gains(self, run: Run) -> np.ndarray | None:
+        """What each player (N,) could gain, where the game can be solved: 0 in an equilibrium."""
+        population = self.population
+        if population.exact is None:
+            return None
+        return np.array(
+            [
+                sum(it.share * (population.best_response(player, it.opponents)[0] - it.value) for it in objectives)
+                for player, objectives in self._deviations(run).items()
+            ]
+        )
 
     def _mix(self, payoffs: np.ndarray) -> list[np.ndarray]:
         """Mixtures, one per player, of the payoff table; of a joint distribution its marginals."""
@@ -161,11 +258,6 @@ class PSROScenario(PopulationScenario):
         return super()._values(run)
 
     def _check_joint(self, solver: str) -> None:
-        if solver.endswith("_ce"):
-            raise ConfigError(
-                f"'psro.meta_solver' = '{solver}': correlated equilibria take a best response to every recommendation, "
-                "which psro does not train; choose max_welfare_cce or max_entropy_cce"
-            )
         if len(self.players) != 2 or self.psro.symmetric:
             raise ConfigError(
                 f"'psro.meta_solver' = '{solver}': joint distributions are for two players with a population each; "
@@ -181,10 +273,11 @@ class PSROScenario(PopulationScenario):
             values[f"{player}/mixture"] = mixture.round(6).tolist()
         for player, value in zip(self.players, self._values(run), strict=True):
             values[f"{player}/value"] = float(value)
-        quality, gains = "", population.exact_gains([values[f"{player}/value"] for player in self.players])
+        gains, quality = self._exact_gains(run), ""
         if gains is not None and self._joint is not None:
-            values["cce_gap"] = float(np.maximum(gains, 0.0).sum())
-            quality = f"   CCE gap {values['cce_gap']:.4f}"
+            name, label = ("ce_gap", "CE gap") if self._recommends else ("cce_gap", "CCE gap")
+            values[name] = float(np.maximum(gains, 0.0).sum())
+            quality = f"   {label} {values[name]:.4f}"
         elif gains is not None:
             nash_conv = float(gains.sum())
             values["nash_conv"], values["exploitability"] = nash_conv, nash_conv / len(self.players)
@@ -194,9 +287,11 @@ class PSROScenario(PopulationScenario):
         self._save(run, iteration)
         run.report(iteration, values)  # what is reported is saved
         supports = " x ".join(str(int((population.mixture(player) > 1e-6).sum())) for player in self.players)
+        sizes = population.payoffs.sizes
+        of_sizes = str(sizes[0]) if len(set(sizes)) == 1 else " x ".join(map(str, sizes))
         run.console.say(
             f"iteration {iteration:>3}{quality}   value {values[f'{self.players[0]}/value']:+.4f}   "
-            f"support {supports} of {population.payoffs.sizes[0]}   steps {run.env_steps:>9,}"
+            f"support {supports} of {of_sizes}   steps {run.env_steps:>9,}"
         )
         return values
 

@@ -76,7 +76,7 @@ class SelfPlayScenario(PopulationScenario):
         for iteration in range(1, self.self_play.max_iteration + 1):
             for player in self.players:
                 self.population.mix(player, self._distribution(player))
-            responses = oracle.improve(self.population)
+            responses = oracle.improve(self.population, self._objectives())
             self._count(responses)
             self._admit(responses.members)
             values = self._report(run, iteration, responses)
