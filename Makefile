@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SPREAD = -n auto --maxprocesses 8 --dist loadfile# tests go to all cores, those of a file to the same one
 TYPES = .types# the packages as they are imported, for mypy, which does not see through setup.cfg's package_dir
 
 .PHONY: demo test test-slow lint format bench clean
@@ -10,10 +11,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m malib_lite.train psro --env open_spiel/kuhn_poker
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SPREAD) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

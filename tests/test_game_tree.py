@@ -374,7 +374,15 @@ def test_nodes_are_open_spiels_states(env_id):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["kuhn_poker", "leduc_poker", GOOFSPIEL_4, "first_sealed_auction", "blotto", "sheriff"]
+    "env_id",
+    [
+        "kuhn_poker",
+        GOOFSPIEL_4,
+        *(
+            pytest.param(i, marks=pytest.mark.slow)
+            for i in ("leduc_poker", "first_sealed_auction", "blotto", "sheriff")
+        ),
+    ],
 )
 def test_the_budget_counts_histories(env_id):
     """To the last one: guesses at the size of a tree must not turn a game away that fits."""

@@ -164,7 +164,9 @@ class Accumulation:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-@pytest.mark.parametrize("num_workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "num_workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_workers_in_step_are_one_process(tmp_path, name, num_workers):
     """P4: over 200 updates, with optimiser state, target networks, schedules and shards of unequal size."""
     learner = Learner(name, num_workers, tmp_path, TRAININGS[name])
@@ -266,7 +268,7 @@ def test_processes_are_one_process(tmp_path, algorithm):
     assert policies(tmp_path / "0") == policies(tmp_path / "2")
 
 
-@pytest.mark.parametrize("learners", [1, 2])
+@pytest.mark.parametrize("learners", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_population_is_trained_with_gradient_workers(tmp_path, learners):
     summary = train(tmp_path, scenario="psro", env="open_spiel/kuhn_poker", iterations=1, steps=300, learners=learners)
     assert summary["iteration"] == 1 and summary["updates"] > 0

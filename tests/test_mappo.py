@@ -194,8 +194,8 @@ def loop(cut, scale=1.0):
 @pytest.mark.parametrize(
     ("model", "own", "scale", "shares"),
     [
-        ({}, False, 1.0, [1.0]),
-        ({"agent_values": True}, False, 1.0, [1.0, 1.0]),
+        pytest.param({}, False, 1.0, [1.0], marks=pytest.mark.slow),
+        pytest.param({"agent_values": True}, False, 1.0, [1.0, 1.0], marks=pytest.mark.slow),
         ({"agent_values": True}, True, 1.0, [0.5, 1.5]),
         ({"normalise_values": True}, False, 1000.0, [1.0]),
     ],

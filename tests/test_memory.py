@@ -25,6 +25,10 @@ from malib_lite.rollout.sampler import Sampler
 from malib_lite.rollout.vector_env import vectorise
 
 kinds = pytest.mark.parametrize("kind", ["gru", "lstm"])
+# of the sequences that are trained on
+lengths = pytest.mark.parametrize(
+    "length", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow), 100]
+)
 
 
 # -- cutting -----------------------------------------------------------------------------------------------------
@@ -188,7 +192,7 @@ def make(algorithm, kind, num_agents=1, trainer=None, seed=0):
 
 @kinds
 @pytest.mark.parametrize("algorithm", [ppo, mappo])
-@pytest.mark.parametrize("length", [1, 3, 7, 100])
+@lengths
 @pytest.mark.parametrize("cut_off", [False, True])
 def test_the_ratio_is_1_when_a_round_arrives(algorithm, kind, length, cut_off):
     """Wherever sequences begin: the memory of then, and the episodes' beginnings, are those of acting."""
@@ -217,7 +221,7 @@ def test_another_memory_is_noticed(kind):
 
 @kinds
 @pytest.mark.parametrize("algorithm", [dqn, qmix, vdn])
-@pytest.mark.parametrize("length", [1, 3, 7, 100])
+@lengths
 @pytest.mark.parametrize("cut_off", [False, True])
 def test_replayed_values_are_those_that_chose(algorithm, kind, length, cut_off):
     team = algorithm is not dqn

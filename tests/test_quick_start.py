@@ -56,7 +56,7 @@ run(scenario)
 """
 
 
-@pytest.mark.parametrize("program", [PSRO, CARTPOLE], ids=["psro", "cartpole"])
+@pytest.mark.parametrize("program", [pytest.param(PSRO, marks=pytest.mark.slow), CARTPOLE], ids=["psro", "cartpole"])
 def test_the_programs_of_the_documents_run(tmp_path, program):
     """Only the numbers of iterations and of steps between them are smaller here."""
     (tmp_path / "program.py").write_text(COMMON.replace("2000", "200") + program)

@@ -58,7 +58,7 @@ def test_actions_stay_in_the_box_and_begin_wide():
     assert (-output.log_prob).exp().mean().item() == pytest.approx(2.0 * 4.0, rel=0.05)
 
 
-@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.slow), 100.0])
 def test_the_temperature_brings_the_entropy_to_its_aim(scale):
     """Whatever the units of actions: -1 per entry where the box is [-1, 1]."""
     box = spaces.Box(-scale, scale, (2,))

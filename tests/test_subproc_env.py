@@ -358,7 +358,7 @@ def metrics(folder):
     return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
 
 
-@pytest.mark.parametrize("num_threads", [0, 1])
+@pytest.mark.parametrize("num_threads", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_run_is_the_same_with_environments_in_processes(tmp_path, no_leaks, num_threads):
     description = describe(GymEnv, env_id="CartPole-v1")
     run(scenario(tmp_path / "plain", description, num_threads=0))

@@ -51,8 +51,10 @@ def train(folder, **settings):
 
 
 CASES = [
-    {**MARL, "algorithm": "ppo"}, {**MARL, "algorithm": "dqn"}, {**MDP, "algorithm": "pg"},
-    {**PSRO, "algorithm": "dqn", "trainer": {"updates_per_step": 0.1}}, {**PSRO, "algorithm": "ppo"},
+    {**MARL, "algorithm": "ppo"}, {**PSRO, "algorithm": "dqn", "trainer": {"updates_per_step": 0.1}},
+    *(pytest.param(settings, marks=pytest.mark.slow) for settings in (
+        {**MARL, "algorithm": "dqn"}, {**MDP, "algorithm": "pg"}, {**PSRO, "algorithm": "ppo"},
+    )),
 ]  # fmt: skip
 
 
@@ -311,7 +313,9 @@ def test_a_killed_learner_ends_the_run_and_is_named(tmp_path):
     wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_interruption_ends_in_order(tmp_path, number, code):
     main = command(tmp_path, *LONG)
     wait_until(lambda: reported(tmp_path, 2))
@@ -333,16 +337,19 @@ def test_when_main_is_killed_nothing_is_left(tmp_path):
 
 
 def test_when_all_are_killed_at_once_the_next_run_cleans_up_and_says_so(tmp_path):
-    main = command(tmp_path / "killed", *LONG)
-    wait_until(lambda: reported(tmp_path / "killed", 1))
-    for pid in [main.pid, *group_members(main.pid)]:
-        os.kill(pid, signal.SIGSTOP)  # so that nobody can notice anything before it dies itself
-    for pid in group_members(main.pid):
-        os.kill(pid, signal.SIGKILL)
-    main.wait()
-    wait_until(lambda: not group_members(main.pid))
-    (left,) = run_folders(main.pid)
-    arguments = ["marl", "--env", "mdp/one_round_dmdp", "--steps", "64"]
-    output = command(tmp_path / "next", *arguments, workers=0).communicate(timeout=60)[0]
-    assert left in output and "removed" in output
-    assert not run_folders(main.pid)
+    for attempt in range(3):
+        main = command(tmp_path / f"killed-{attempt}", *LONG)
+        wait_until(lambda folder=tmp_path / f"killed-{attempt}": reported(folder, 1))
+        for pid in [main.pid, *group_members(main.pid)]:
+            os.kill(pid, signal.SIGSTOP)  # so that nobody can notice anything before it dies itself
+        for pid in group_members(main.pid):
+            os.kill(pid, signal.SIGKILL)
+        main.wait()
+        wait_until(lambda pid=main.pid: not group_members(pid))
+        left = run_folders(main.pid)
+        arguments = ["marl", "--env", "mdp/one_round_dmdp", "--steps", "64"]
+        output = command(tmp_path / f"next-{attempt}", *arguments, workers=0).communicate(timeout=60)[0]
+        assert not run_folders(main.pid)
+        if "removed" in output:  # and not by a run of another test, if it began just then
+            break
+    assert len(left) == 1 and left.pop() in output and "removed" in output
