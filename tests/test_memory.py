@@ -306,7 +306,7 @@ def test_members_of_a_pool_remember_to_the_episodes_end():
     policy, _ = make(ppo, "gru")
     description = describe_environment(Cue, {"delay": 2})
     venv = vectorise(description, 3, seed=0, max_step=None)
-    player = PoolPlayer(venv, ["agent_0"], {"a": policy}, {"a": 1.0}, np.random.default_rng(0), greedy=True)
+    player = PoolPlayer(venv, ["agent_0"], lambda _: policy, {"a": 1.0}, np.random.default_rng(0), greedy=True)
     states = torch.zeros(3, policy.memory_size)
     for _ in range(3):
         player.draw(np.ones(3, bool))

@@ -129,7 +129,7 @@ def test_whole_episodes_begin_and_end_with_the_fragment():
     pool = PoolPlayer(
         sampler.environments,
         ["player_1"],
-        {"p": scripted(env, "player_1")},
+        lambda _: scripted(env, "player_1"),
         {"p": 1.0},
         np.random.default_rng(0),
     )
@@ -166,7 +166,8 @@ def test_pool_members_are_drawn_at_episode_starts_and_kept():
     members = {f"always-{a}": scripted(env, "player_1", action=a) for a in range(3)}
     probabilities = {"always-0": 0.5, "always-1": 0.0, "always-2": 0.5}
     random = np.random.default_rng(3)
-    sampler.use_pools({"player_1": PoolPlayer(sampler.environments, ["player_1"], members, probabilities, random)})
+    pool = PoolPlayer(sampler.environments, ["player_1"], members.__getitem__, probabilities, random)
+    sampler.use_pools({"player_1": pool})
     opponents = {}
     for (_, s), rows in collect(sampler, rings, 10).items():
         for row in rows:
@@ -183,7 +184,7 @@ def test_books_count_episodes_and_play_episodes_plays_its_number():
     pool = PoolPlayer(
         sampler.environments,
         ["agent"],
-        {"p": scripted(env, "agent")},
+        lambda _: scripted(env, "agent"),
         {"p": 1.0},
         np.random.default_rng(0),
         greedy=True,
@@ -218,7 +219,7 @@ def test_a_learner_that_never_gets_a_turn_does_not_stop_the_rollout(whole_episod
     env = describe(TurnEnv, length=1)  # over before player_1 moves
     sampler, rings = make(env, ["player_1"], num_decisions=4, whole_episodes=whole_episodes)
     members = {"p": scripted(env, "player_0")}
-    pool = PoolPlayer(sampler.environments, ["player_0"], members, {"p": 1.0}, np.random.default_rng(0))
+    pool = PoolPlayer(sampler.environments, ["player_0"], members.__getitem__, {"p": 1.0}, np.random.default_rng(0))
     sampler.use_pools({"player_0": pool})
     for _, t in play(sampler, rings):
         assert t.num_decisions == 0 and len(t.transitions()) == 0

@@ -105,7 +105,7 @@ def sampled_contest(
                 members = {member: cache.get(member) for member in pool}
                 for policy in members.values():
                     policy.seed(int(generator.integers(2**31)))
-                players[player] = PoolPlayer(environments, agents, members, pool, generator.spawn(1)[0])
+                players[player] = PoolPlayer(environments, agents, members.__getitem__, pool, generator.spawn(1)[0])
             sampler.use_pools(players)
             for _ in sampler.play_episodes(num_episodes):  # a task, though it never waits: nobody learns
                 pass

@@ -63,11 +63,11 @@ class StrategySpec:
         Raises:
             ValueError: a policy is unknown, or the whole does not sum to 1.
         """
-        probabilities = self._probabilities.copy()
+        probabilities, numbers = self._probabilities.copy(), {own: n for n, own in enumerate(self.policy_ids)}
         for policy_id, probability in policy_probs.items():
-            if policy_id not in self.policy_ids:
+            if policy_id not in numbers:
                 raise ValueError(f"{self.id} has no policy '{policy_id}', it has {list(self.policy_ids)}")
-            probabilities[self.policy_ids.index(policy_id)] = probability
+            probabilities[numbers[policy_id]] = probability
         if abs(probabilities.sum() - 1.0) > 1e-6 or (probabilities < 0).any():
             raise ValueError(f"{self.id}: {probabilities.tolist()} is no distribution")
         self._probabilities = probabilities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,28 +25,44 @@ class PoolPlayer:
         self,
         environments: VectorEnvironment,
         agents: Sequence[AgentID],
-        members: Mapping[Member, Policy],
+        members: Callable[[Member], Policy],
         probabilities: Mapping[Member, float],
         generator: np.random.Generator,
         greedy: bool = False,
+        before: PoolPlayer | None = None,
     ) -> None:
         """
         Args:
-            members: they are never trained here; those that are never drawn may be missing.
+            members: the policy of a member, which is never trained here; asked for no more of them than are needed.
             probabilities: of each member.
             greedy: whether all act by their modes; otherwise each plays its policy proper.
+            before: who has played for the same agents in the same environments until now. The tables of members of
+                both are taken over: of a pool that grows, however large, only what is new is read and tabulated.
         """
         self.ids = [member for member, probability in probabilities.items() if probability > 0.0]
         weights = np.array([probabilities[member] for member in self.ids], dtype=np.float64)
         self._cumulative = np.cumsum(weights / weights.sum())
-        self._members = [members[member] for member in self.ids]
-        self._evaluate = [greedy or not policy.stochastic for policy in self._members]
+        self._greedy = greedy
         self._generator = generator
         self.drawn = np.zeros(environments.num_envs, np.int64)
-        memory_size = max(member.memory_size for member in self._members)
-        self._memory = {agent: np.zeros((environments.num_envs, memory_size), np.float32) for agent in agents}
+        known = before._rows if before is not None and before._greedy == greedy else {}
+        self._policies = {member: members(member) for member in self.ids if member not in known}
+        memory_size = max((policy.memory_size for policy in self._policies.values()), default=0)
         self._remembers = memory_size > 0
-        self._tables = {agent: self._tabulate(environments, agent) for agent in agents}
+        if self._remembers and known:  # tables are of no use to a pool of which one remembers
+            known = {}
+            self._policies = {member: members(member) for member in self.ids}
+        self._memory = {agent: np.zeros((environments.num_envs, memory_size), np.float32) for agent in agents}
+        self._tables = {
+            agent: self._tabulate(
+                environments, agent, {m: before._tables[agent][row] for m, row in known.items()} if before else {}
+            )
+            for agent in agents
+        }
+        self._rows: dict[Member, int] = {}  # of the tables, where these are all that is needed
+        if all(table is not None for table in self._tables.values()):
+            self._rows = {member: row for row, member in enumerate(self.ids)}
+            self._policies = {}
 
     def draw(self, mask: np.ndarray) -> None:
         """Draw a member for the episodes that begin where ``mask`` (E,) bool is set."""
@@ -65,14 +81,14 @@ class PoolPlayer:
             return (self._generator.random(len(rows))[:, None] >= cumulative).sum(axis=1)
         drawn = self.drawn[rows]
         actions: np.ndarray | None = None
-        for member in np.unique(drawn):
-            here = drawn == member
-            at, memory = rows[here], self._memory[agent]
+        for number in np.unique(drawn):
+            here = drawn == number
+            at, memory, policy = rows[here], self._memory[agent], self._policies[self.ids[number]]
             chosen, _, remembered = act_with(
-                self._members[member],
+                policy,
                 view.observation[at],
                 None if view.action_mask is None else view.action_mask[at],
-                self._evaluate[member],
+                self._evaluates(policy),
                 memory[at] if self._remembers else None,
             )
             if remembered is not None:
@@ -83,14 +99,25 @@ class PoolPlayer:
         assert actions is not None
         return actions
 
-    def _tabulate(self, environments: VectorEnvironment, agent: AgentID) -> np.ndarray | None:
-        """Cumulative action probabilities (P, I, A) float64 of all members, the last one of each row exactly 1."""
+    def _evaluates(self, policy: Policy) -> bool:
+        return self._greedy or not policy.stochastic
+
+    def _tabulate(
+        self, environments: VectorEnvironment, agent: AgentID, known: Mapping[Member, np.ndarray]
+    ) -> np.ndarray | None:
+        """Cumulative action probabilities (P, I, A) float64 of all members, the last one of each row exactly 1.
+
+        Args:
+            known: (I, A) of those members whose policies are not at hand.
+        """
         table = environments.observation_table(agent)
         if table is None or self._remembers:
             return None
-        tables = [tabulate(m, *table, e) for m, e in zip(self._members, self._evaluate, strict=True)]
-        cumulative = np.cumsum(np.stack(tables), axis=-1)
-        return cumulative / cumulative[..., -1:]
+        rows = dict(known)
+        for member, policy in self._policies.items():
+            cumulative = np.cumsum(tabulate(policy, *table, self._evaluates(policy)), axis=-1)
+            rows[member] = cumulative / cumulative[..., -1:]
+        return np.stack([rows[member] for member in self.ids])
 
 
 def tabulate(policy: Policy, observations: np.ndarray, masks: np.ndarray | None, evaluate: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -166,7 +167,7 @@ class RolloutWorker:
             pools = opponents.get(arena[0], {})
             if pools and (anew or pools != self._opponents.get(arena[0])):
                 seed = ("train", self._worker, number, base_sequence)
-                sampler.use_pools(self._make_pools(self._environments[number], pools, seed))
+                sampler.use_pools(self._make_pools(sampler, pools, seed))
         self._opponents = opponents
         if self._spec.lead is None:
             yield from self._play_freely(learners, first_versions, leg)
@@ -197,7 +198,7 @@ class RolloutWorker:
         books = []
         for number, match in enumerate(matches):
             key = ("simulate", self._worker, seed, number)
-            self._examiner.use_pools(self._make_pools(self._examiner.environments, match, key, greedy))
+            self._examiner.use_pools(self._make_pools(self._examiner, match, key, greedy))
             yield from self._examiner.play_episodes(num_episodes, self._row.pulse)
             books.append(self._examiner.take_books().to_json())
             self._row.add(step=1)
@@ -322,20 +323,29 @@ class RolloutWorker:
 
     def _make_pools(
         self,
-        environments: VectorEnvironment,
+        sampler: Sampler,
         pools: Mapping[str, Mapping[str, float]],
         seed: tuple[str | int, ...],
         greedy: bool = False,
     ) -> dict[str, PoolPlayer]:
-        """Players for ``pools``, by player."""
+        """Players for ``pools``, by player; those of the sampler's present ones that they have in common stay."""
         players = {}
         for player, pool in pools.items():
             probabilities = {Member.parse(member): probability for member, probability in pool.items()}
-            members = {member: self._members.get(member) for member, chance in probabilities.items() if chance > 0.0}
-            for member, policy in members.items():
-                policy.seed(derive_int(self._spec.seed, "pool", player, str(member), *seed))
             random = generator(self._spec.seed, "pool", player, *seed)
             players[player] = PoolPlayer(
-                environments, self._spec.groups[player], members, probabilities, random, greedy
+                sampler.environments,
+                self._spec.groups[player],
+                functools.partial(self._open, player, seed),
+                probabilities,
+                random,
+                greedy,
+                sampler.pools.get(player),
             )
         return players
+
+    def _open(self, player: str, seed: tuple[str | int, ...], member: Member) -> Policy:
+        """A member's policy, its random stream begun anew."""
+        policy = self._members.get(member)
+        policy.seed(derive_int(self._spec.seed, "pool", player, str(member), *seed))
+        return policy

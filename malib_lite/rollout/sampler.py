@@ -83,7 +83,7 @@ class Sampler:
             recorder = Recorder(self._capacity, num_envs * (1 if team else num_agents))
             memory = np.zeros((num_envs * num_agents, memory_size), np.float32) if memory_size else None
             self.learners[runtime_id] = Learner(recorder, memory, team)
-        self._pools: Mapping[str, PoolPlayer] = {}
+        self.pools: Mapping[str, PoolPlayer] = {}  # who plays for those that do not learn
         self._episode = np.full(num_envs, -1, np.int64)
         self._length = np.zeros(num_envs, np.int64)
         self._return = {agent: np.zeros(num_envs) for agent in environments.possible_agents}
@@ -102,7 +102,7 @@ class Sampler:
 
     def use_pools(self, pools: Mapping[str, PoolPlayer]) -> None:
         """Play against these pools from now on: episodes under way are given up and all environments begin anew."""
-        self._pools = pools
+        self.pools = pools
         self._views = {}
         for learner in self.learners.values():
             learner.recorder.forget()
@@ -168,13 +168,13 @@ class Sampler:
             self.books.end(np.concatenate(lengths), returns)
             for player in self.learners:
                 own = np.sum([returns[agent] for agent in self._groups[player]], axis=0)
-                for other, pool in self._pools.items():
+                for other, pool in self.pools.items():
                     members = np.concatenate([of[other] for of in drawn])
                     self.books.score(player, [str(member) for member in pool.ids], members, own)
 
     def _begin_episodes(self, mask: np.ndarray) -> None:
         mask = mask.copy()  # the environments clear their own flags
-        for pool in self._pools.values():
+        for pool in self.pools.values():
             pool.draw(mask)
         self._views = self.environments.reset(mask)
         rows = mask.nonzero()[0]
@@ -227,7 +227,7 @@ class Sampler:
                 (
                     self._length[ended],
                     {agent: returns[ended] for agent, returns in self._return.items()},
-                    {player: pool.drawn[ended] for player, pool in self._pools.items()} if self.learners else {},
+                    {player: pool.drawn[ended] for player, pool in self.pools.items()} if self.learners else {},
                 )
             )
 
@@ -304,7 +304,7 @@ class Sampler:
         """Actions (E, ...) of one agent of a pool; those outside ``rows`` mean nothing."""
         actions = self._no_actions(agent)
         if len(rows):
-            actions[rows] = self._pools[runtime_id].act(agent, self._views[agent], rows)
+            actions[rows] = self.pools[runtime_id].act(agent, self._views[agent], rows)
         return actions
 
     def _no_actions(self, agent: AgentID) -> np.ndarray:
