@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -82,9 +83,17 @@ def build(cls: type[C], values: Mapping[str, Any] | C | None, path: str = "") ->
     if values is not None and not isinstance(values, Mapping):
         raise ConfigError(f"'{path}' takes a mapping of {cls.__name__} fields, not {values!r}")
     try:
-        return pydantic.TypeAdapter(cls).validate_python(dict(values or {}))
+        return _checker(cls).validate_python(dict(values or {}))  # type: ignore[arg-type]
     except pydantic.ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, problem, path) for problem in error.errors())) from None
+
+
+@functools.cache
+def _checker(cls: type) -> Any:
+    """Pydantic's for a class. To make it takes milliseconds, and every policy of a population checks its settings."""
+    import pydantic
+
+    return pydantic.TypeAdapter(cls)
 
 
 def _explain(cls: type, problem: Any, path: str) -> str:

@@ -112,6 +112,7 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
     """
     from malib_lite.population.contest import exact_contest, player_returns, sampled_contest
     from malib_lite.population.cross_play import cross_play, lineups
+    from malib_lite.population.exploitability import exact_game
     from malib_lite.population.saved import SavedPopulation
     from malib_lite.population.standing import standings
 
@@ -124,7 +125,9 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
         _contestant(name, saved[folder], choice, scenarios[folder])
         for name, (folder, choice) in zip(names, places, strict=True)
     ]
-    game = None if sampled else _exact_game(table, contestants)
+    specs = [spec for scenario in scenarios.values() for spec in scenario.policies.values()]
+    remember = any(spec.make(0).memory_size for spec in specs)  # what those do is no function of what they see
+    game = None if sampled or remember else exact_game(table.env_description, table.groups)
     wanted, stake, nash_convs = lineups(len(contestants), len(table.groups)), 0.0, None
     if game is not None:
         returns, nash_convs = exact_contest(game, table, contestants, wanted)
@@ -217,18 +220,6 @@ def _contestant(name: str, population: SavedPopulation, choice: str, scenario: A
     with _damage_explained(population.path):
         contestant.load()
     return contestant
-
-
-def _exact_game(table: Table, contestants: Sequence[Contestant]) -> ExactGame | None:
-    """The game's exact form, if all that play are functions of what they see, one agent for each player."""
-    creator = table.env_description["creator"]
-    policies = [each.cache.get(member) for each in contestants for pool in each.pools.values() for member in pool]
-    if any(policy.memory_size for policy in policies) or not hasattr(creator, "make_exact"):
-        return None
-    if any(len(agents) > 1 for agents in table.groups.values()):
-        return None
-    game: ExactGame | None = creator.make_exact(**table.env_description["config"])
-    return game
 
 
 def _elo(table: CrossPlay, stake: float) -> np.ndarray | None:

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from malib_lite.backend.members import DamagedMember, Member, MemberCache, MemberFolder
 from malib_lite.population.payoff_manager import PayoffManager
+from malib_lite.population.saved import SavedPopulation
 from malib_lite.population.strategy_spec import StrategySpec
 
 
@@ -74,8 +74,17 @@ def test_the_table_survives_saving():
     payoffs.expand([2, 2])
     payoffs.record((1, 0), [3.0, -3.0], [0.1, 0.2])
     twin = PayoffManager(["a", "b"])
-    twin.load_arrays(payoffs.arrays())
-    assert twin.missing() == payoffs.missing() and np.array_equal(twin.errors, payoffs.errors)
+    twin.expand([3, 2])
+    twin.put_back(payoffs.take_new())
+    payoffs.expand([3, 2])
+    payoffs.record_exact(np.arange(12.0).reshape(2, 3, 2))
+    new = payoffs.take_new()  # no entry is given twice, nor taken twice
+    assert len(new["choices"]) == 5 and not len(payoffs.take_new()["choices"])
+    twin.put_back(new)
+    assert np.array_equal(twin.recorded, payoffs.recorded) and np.array_equal(twin.errors, payoffs.errors)
+    assert not twin.missing() and not len(twin.take_new()["choices"])
+    with pytest.raises(ValueError, match="known"):
+        twin.put_back(new)
 
 
 def test_strategy_spec_mixtures():
@@ -121,8 +130,7 @@ def test_saved_members_are_what_was_played(tmp_path):
             digest = Member.parse(member).digest
             evaluator.add(player, spec.load_from_checkpoint(tmp_path / f"checkpoints/policies/{digest}.safetensors"))
         mixtures[player] = np.array(list(spec.mixture.values()))
-    saved = load_file(tmp_path / "checkpoints" / state["payoffs"])
-    assert evaluator.payoffs() == pytest.approx(saved["payoffs"])
+    assert evaluator.payoffs() == pytest.approx(SavedPopulation.read(tmp_path).payoffs)
     assert evaluator.nash_conv(mixtures) == pytest.approx(summary["nash_conv"])
 
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
+from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
 from malib_lite.scenarios.psro_scenario import PSROScenario
@@ -39,8 +39,8 @@ def test_exact_best_responses_solve_kuhn_poker(tmp_path):
     assert lines[-1]["player_0/value"] == pytest.approx(-1 / 18, abs=1e-8)
     assert summary["env_steps"] == 0 and not list((tmp_path / "logs").iterdir())  # nothing was played
     assert {len(members) for members in state["members"].values()} == {summary["iteration"] + 1}
-    payoffs = load_file(tmp_path / "checkpoints" / state["payoffs"])
-    assert payoffs["known"].all() and np.allclose(payoffs["payoffs"].sum(axis=0), 0.0)
+    payoffs = SavedPopulation.read(tmp_path).payoffs
+    assert payoffs is not None and np.allclose(payoffs.sum(axis=0), 0.0)
 
 
 def test_naive_self_play_goes_in_circles_and_its_average_does_not_help(tmp_path):
@@ -60,9 +60,9 @@ def test_a_run_ends_at_its_target(tmp_path):
 
 def test_sampled_payoffs_of_exact_members_come_near(tmp_path):
     settings = {"oracle": "exact", "payoffs": "sampled", "payoff_error": 0.05, "payoff_episodes": 500}
-    summary, _, state = play(tmp_path, "psro", psro=settings, iterations=8)
+    summary, _, _ = play(tmp_path, "psro", psro=settings, iterations=8)
     assert summary["nash_conv"] < 0.25  # known exactly all the same
-    errors = load_file(tmp_path / "checkpoints" / state["payoffs"])["errors"]
+    errors = SavedPopulation.read(tmp_path).errors
     assert 0.0 < errors.max() <= 0.05
 
 
@@ -152,7 +152,7 @@ def test_one_population_for_both_players_of_a_symmetric_game(tmp_path):
     )
     assert state["members"]["player_0"] == state["members"]["player_1"]
     assert lines[-1]["player_0/mixture"] == lines[-1]["player_1/mixture"]
-    payoffs = load_file(tmp_path / "checkpoints" / state["payoffs"])["payoffs"]
+    payoffs = SavedPopulation.read(tmp_path).payoffs
     assert np.array_equal(payoffs[0], payoffs[1].T)
 
 

@@ -8,6 +8,7 @@ from fakes import CountingEnv, LoopEnv, MaskedEnv, TurnEnv, finish
 from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.contracts.environment import describe
 from malib_lite.contracts.policy import Policy, PolicyOutput
+from malib_lite.environments import describe_environment
 from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
@@ -30,6 +31,14 @@ class Scripted(Policy):
             return torch.eye(n)[self.custom_config["action"]].expand(len(observation), n)
         legal = torch.ones(len(observation), n) if act_mask is None else act_mask.float()
         return legal / legal.sum(-1, keepdim=True)
+
+
+class Remembering(Scripted):
+    """It could."""
+
+    @property
+    def memory_size(self):
+        return 1
 
 
 def scripted(env, agent, seed=0, **custom_config):
@@ -176,6 +185,44 @@ def test_pool_members_are_drawn_at_episode_starts_and_kept():
     assert all(len(actions) == 1 for actions in opponents.values()), "an opponent was swapped in mid-game"
     drawn = [next(iter(actions)) for actions in opponents.values()]
     assert set(drawn) == {0.0, 2.0} and 0.3 < np.mean(np.array(drawn) == 0.0) < 0.7
+
+
+def test_a_pool_that_grows_opens_only_what_is_new():
+    """What it knows of the others it has from the pool before; and plays them as if it had opened all."""
+    env = describe_environment("open_spiel/kuhn_poker")
+    venv = vectorise(env, 64, seed=0, max_step=None)
+    policies = {"pass": scripted(env, "player_0", action=0), "bet": scripted(env, "player_0", action=1)}
+    policies |= {"any": scripted(env, "player_0"), "never": None}
+    opened = []
+
+    def pool(probabilities, before=None, greedy=False):
+        opened.clear()
+        random = np.random.default_rng(5)
+        return PoolPlayer(
+            venv, ["player_0"], lambda m: opened.append(m) or policies[m], probabilities, random, greedy, before
+        )
+
+    def actions(player):
+        player.draw(np.ones(64, bool))
+        view = venv.reset(np.ones(64, bool))["player_0"]
+        return [player.ids[number] for number in player.drawn], player.act("player_0", view, np.arange(64)).tolist()
+
+    first = pool({"pass": 0.5, "bet": 0.5})
+    assert opened == ["pass", "bet"]
+    mixture = {"any": 0.4, "bet": 0.3, "never": 0.0, "pass": 0.3}
+    grown = pool(mixture, first)
+    assert opened == ["any"]
+    drawn, chosen = actions(grown)
+    assert (drawn, chosen) == actions(pool(mixture)) and len(opened) == 3
+    by_member = {member: {a for m, a in zip(drawn, chosen, strict=True) if m == member} for member in set(drawn)}
+    assert by_member == {"pass": {0}, "bet": {1}, "any": {0, 1}}
+    pool({"bet": 1.0}, grown)
+    assert opened == []
+    pool(mixture, grown, greedy=True)  # modes are other tables
+    assert len(opened) == 3
+    policies["remembers"] = Remembering(env["observation_spaces"]["player_0"], env["action_spaces"]["player_0"])
+    pool({**mixture, "remembers": 0.1}, grown)
+    assert set(opened) == {"any", "bet", "pass", "remembers"}
 
 
 def test_books_count_episodes_and_play_episodes_plays_its_number():

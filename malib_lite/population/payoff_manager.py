@@ -23,6 +23,7 @@ class PayoffManager:
         self._payoffs = np.zeros((num_players, *[0] * num_players), np.float64)
         self._errors = np.zeros_like(self._payoffs)  # standard errors; zero where a payoff is exact
         self._known = np.zeros([0] * num_players, bool)
+        self._taken = self._known.copy()  # by take_new
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -38,7 +39,7 @@ class PayoffManager:
         growth = [(0, new - old) for new, old in zip(sizes, self.sizes, strict=True)]
         if any(more < 0 for _, more in growth):
             raise ValueError(f"pools of sizes {self.sizes} cannot shrink to {tuple(sizes)}")
-        self._known = np.pad(self._known, growth)
+        self._known, self._taken = np.pad(self._known, growth), np.pad(self._taken, growth)
         self._payoffs = np.pad(self._payoffs, [(0, 0), *growth])
         self._errors = np.pad(self._errors, [(0, 0), *growth])
 
@@ -91,6 +92,11 @@ class PayoffManager:
         return payoffs
 
     @property
+    def recorded(self) -> np.ndarray:
+        """The payoffs (N, P_1, ..., P_N) as they were recorded."""
+        return self._payoffs.copy()
+
+    @property
     def errors(self) -> np.ndarray:
         """Standard errors (N, P_1, ..., P_N) of the payoffs, zero where exact."""
         return self._errors.copy()
@@ -102,10 +108,28 @@ class PayoffManager:
             values = np.tensordot(values, np.asarray(mixture, np.float64), axes=([1], [0]))
         return values
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The whole table, for saving."""
-        return {"payoffs": self._payoffs, "errors": self._errors, "known": self._known}
+    def take_new(self) -> dict[str, np.ndarray]:
+        """What has been recorded since it was last taken, for saving.
 
-    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up what :meth:`arrays` gave."""
-        self._payoffs, self._errors, self._known = (arrays[name].copy() for name in ("payoffs", "errors", "known"))
+        So that what is saved of a table grows as the table does, and not with each time that it is saved.
+
+        Returns:
+            ``choices`` (M, N) int64, one pool index per player, and their ``payoffs`` and ``errors`` (N, M).
+        """
+        new = self._known & ~self._taken
+        self._taken = self._known.copy()
+        return {"choices": np.argwhere(new), "payoffs": self._payoffs[:, new], "errors": self._errors[:, new]}
+
+    def put_back(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Record what :meth:`take_new` gave.
+
+        Raises:
+            ValueError: some of it is known already.
+            IndexError: a pool is smaller than that.
+        """
+        choices = tuple(arrays["choices"].T)
+        if self._known[choices].any():
+            raise ValueError("some of these payoffs are known already")
+        of_all_players: Any = (slice(None), *choices)
+        self._payoffs[of_all_players], self._errors[of_all_players] = arrays["payoffs"], arrays["errors"]
+        self._known[choices] = self._taken[choices] = True

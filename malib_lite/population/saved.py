@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
+from malib_lite.population.payoff_manager import PayoffManager
 
 CHOICES = ("final", "latest", "average")
 
@@ -52,19 +53,24 @@ class SavedPopulation:
         try:
             config = yaml.safe_load((path / "config.yaml").read_text())
             state = json.loads(state_file.read_text())
-            tables = load_file(path / "checkpoints" / state["payoffs"]) if "payoffs" in state else {}
             if "policies" in state:
                 members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
                 mixtures = {player: np.ones(1) for player in members}
             else:
                 members = {player: list(map(Member.parse, texts)) for player, texts in state["members"].items()}
                 mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
+            payoffs = PayoffManager(list(members))
+            if files := state.get("payoffs"):  # self-play fills in none, for example
+                payoffs.expand([len(of_player) for of_player in members.values()])
+                for name in files:
+                    payoffs.put_back(load_file(path / "checkpoints" / name))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
-        complete = "known" in tables and tables["known"].shape == tuple(map(len, members.values()))
-        if not complete or not tables["known"].all():  # self-play fills in none, for example
-            return SavedPopulation(path, config, members, mixtures, None, None)
-        return SavedPopulation(path, config, members, mixtures, tables["payoffs"], tables["errors"])
+        complete = any(payoffs.sizes) and not payoffs.missing()
+        return SavedPopulation(
+            path, config, members, mixtures,
+            payoffs.recorded if complete else None, payoffs.errors if complete else None,
+        )  # fmt: skip
 
     def pools(self, choice: str) -> dict[str, dict[Member, float]]:
         """The pools that a choice plays: "final" as the run mixed it, "latest", "average", or a member's number.

@@ -45,7 +45,7 @@ class PoolPlayer:
         self._greedy = greedy
         self._generator = generator
         self.drawn = np.zeros(environments.num_envs, np.int64)
-        known = before._rows if before is not None and before._greedy == greedy else {}
+        known = before._known if before is not None and before._greedy == greedy else {}
         self._policies = {member: members(member) for member in self.ids if member not in known}
         memory_size = max((policy.memory_size for policy in self._policies.values()), default=0)
         self._remembers = memory_size > 0
@@ -54,14 +54,14 @@ class PoolPlayer:
             self._policies = {member: members(member) for member in self.ids}
         self._memory = {agent: np.zeros((environments.num_envs, memory_size), np.float32) for agent in agents}
         self._tables = {
-            agent: self._tabulate(
-                environments, agent, {m: before._tables[agent][row] for m, row in known.items()} if before else {}
-            )
+            agent: self._tabulate(environments, agent, {member: tables[agent] for member, tables in known.items()})
             for agent in agents
         }
-        self._rows: dict[Member, int] = {}  # of the tables, where these are all that is needed
-        if all(table is not None for table in self._tables.values()):
-            self._rows = {member: row for row, member in enumerate(self.ids)}
+        self._known: dict[Member, dict[AgentID, np.ndarray]] = {}  # of members of whom tables (I, A) are all it takes
+        tables = {agent: table for agent, table in self._tables.items() if table is not None}
+        if len(tables) == len(agents):
+            rows = enumerate(self.ids)
+            self._known = {member: {agent: table[row] for agent, table in tables.items()} for row, member in rows}
             self._policies = {}
 
     def draw(self, mask: np.ndarray) -> None:

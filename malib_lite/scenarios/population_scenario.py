@@ -107,6 +107,7 @@ class PopulationScenario(Scenario):
         exact = None if game is None else ExactEvaluator(game)
         cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
         self.population = Population(self.groups, cache.get, exact)
+        self._payoff_files: list[str] = []  # in the order in which they were written
         if self._settings.oracle == "learnt":
             return self._learnt_oracle(run)
         assert exact is not None
@@ -212,14 +213,16 @@ class PopulationScenario(Scenario):
         return {"nash_conv_lower_bound": sum(max(0.0, gain) for gain in gains.values())}
 
     def _save(self, run: Run, iteration: int) -> None:
-        """The population and its payoffs, so that a reader always finds both of one iteration."""
-        name = f"payoffs-{iteration}.safetensors"
-        run.folder.write_arrays(f"checkpoints/{name}", self.population.payoffs.arrays())
-        state = {"iteration": iteration, **self.population.state_dict(), "payoffs": name}
+        """The population and its payoffs, so that a reader always finds both of one iteration.
+
+        Payoffs are written once, in a file for each iteration that brought some.
+        """
+        new = self.population.payoffs.take_new()
+        if len(new["choices"]):
+            self._payoff_files.append(f"payoffs-{iteration}.safetensors")
+            run.folder.write_arrays(f"checkpoints/{self._payoff_files[-1]}", new)
+        state = {"iteration": iteration, **self.population.state_dict(), "payoffs": self._payoff_files}
         run.folder.write_json("checkpoints/state.json", state, indent=None)
-        for old in (run.folder.path / "checkpoints").glob("payoffs-*.safetensors"):
-            if old.name != name:
-                old.unlink()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
