@@ -85,9 +85,12 @@ def run(arguments: Sequence[str]) -> Peak:
     wall = time.monotonic() - started
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with exit code {process.returncode}")
-    time.sleep(2.0)  # the fork server ends when it sees that the main process has ended
-    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()] + list(SHARED.glob(f"malib_lite-{process.pid}-*"))
-    print(f"  exit code 0 after {wall:.0f} s; processes and shared memory left: {left or 'none'}")
+    left, patience = pids, 10.0
+    while left and patience > 0.0:  # the fork server ends when it sees that the main process has ended
+        time.sleep(0.5)
+        left, patience = {pid for pid in left if Path(f"/proc/{pid}").exists()}, patience - 0.5
+    files = [str(folder) for folder in SHARED.glob(f"malib_lite-{process.pid}-*")]
+    print(f"  exit code 0 after {wall:.0f} s; left: {len(left)} processes, {len(files)} folders of shared memory")
     return peak
 
 
