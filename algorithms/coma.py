@@ -38,7 +38,7 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.returns import gae, rows_to_value
-from malib_lite.algorithms.targets import check_discrete_spaces, follow
+from malib_lite.algorithms.targets import Follower, check_discrete_spaces
 from malib_lite.algorithms.team_q import team_shape
 from malib_lite.config import (
     Fraction,
@@ -228,6 +228,7 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
         self.optimiser = make_adam(self.trained[: self.num_actor], c.learning_rate)
         self.critic_optimiser = make_adam(self.trained[self.num_actor :], c.critic_learning_rate)
         self.target_critic = copy.deepcopy(policy.critic).requires_grad_(False)
+        self.critic_follower = Follower(self.target_critic, policy.critic)
 
     def data_spec(self) -> OnPolicySpec:
         return OnPolicySpec()
@@ -304,7 +305,7 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
         norm = step(self.optimiser, self.trained[:k], gradients[:k], c.max_grad_norm, "coma")
         self.num_updates += 1
         if self.num_updates % c.target_update_interval == 0:
-            follow(self.target_critic, self.policy.critic, c.tau)
+            self.critic_follower.follow(c.tau)
         return {"grad_norm": norm, "critic_grad_norm": critic_norm}
 
 

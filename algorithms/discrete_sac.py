@@ -29,7 +29,7 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, step
-from malib_lite.algorithms.targets import check_discrete_spaces, check_replay, follow, td_target
+from malib_lite.algorithms.targets import Follower, check_discrete_spaces, check_replay, td_target
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
@@ -170,6 +170,7 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, c.learning_rate)
         self.target_critics = copy.deepcopy(policy.critics).requires_grad_(False)
+        self.critics_follower = Follower(self.target_critics, policy.critics)
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
@@ -218,7 +219,7 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
         norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm or inf, "discrete_sac")
         self.num_updates += 1
-        follow(self.target_critics, self.policy.critics, self.config.tau)
+        self.critics_follower.follow(self.config.tau)
         return {"grad_norm": norm}
 
 

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,11 +43,11 @@ from torch import nn
 from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.sequences import Replayed, outputs, replayed
 from malib_lite.algorithms.targets import (
+    Follower,
     check_discrete_spaces,
     check_replay,
     explore,
     explored_probs,
-    follow,
     greedy_actions,
 )
 from malib_lite.config import (
@@ -229,13 +230,17 @@ class DQNPolicy(Policy):
         if evaluate:
             q, hidden_state = self.mean_net.step(observation, hidden_state)
             return PolicyOutput(greedy_actions(q, act_mask), None, {}, hidden_state)
-        with parameter_noise(self.q_net, self.generator, len(observation)):  # each row, an environment, has its own
+        with self.noise(self.q_net, self.generator, len(observation)):  # each row, an environment, has its own
             q, hidden_state = self.q_net.step(observation, hidden_state)
         action = greedy_actions(q, act_mask)
         epsilon = self.epsilon.item()
         if epsilon > 0.0:
             action = explore(action, epsilon, self.num_actions, act_mask, self.generator)
         return PolicyOutput(action, None, {}, hidden_state)
+
+    def noise(self, net: nn.Module, generator: torch.Generator, rows: int = 1) -> AbstractContextManager[None]:
+        """Within, a noisy network has new noise: the same for all rows, or for each of B its own."""
+        return parameter_noise(net, generator, rows) if self.noisy else nullcontext()
 
     def action_probs(
         self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
@@ -297,6 +302,8 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
+        self.target_follower = Follower(self.target_net, self.policy.q_net)
+        self.mean_follower = Follower(self.policy.mean_net, self.policy.q_net)
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
@@ -321,7 +328,7 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         transitions, sequences = minibatch.transitions, minibatch.sequences
         q_net, action = self.policy.q_net, self.tensor(transitions.action)
         target_t = self._target(minibatch)
-        with parameter_noise(q_net, self.generator):
+        with self.policy.noise(q_net, self.generator):
             q_t = outputs(q_net, transitions.observation, sequences, self.device)
         weight = None
         if transitions.sampling_ratio is not None:
@@ -335,10 +342,10 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
     def _target(self, minibatch: Minibatch) -> torch.Tensor:
         """What the taken actions' values should be, (B,) float32; online and target network have their own noise."""
         transitions, sequences = minibatch.transitions, minibatch.sequences
-        with parameter_noise(self.target_net, self.generator):
+        with self.policy.noise(self.target_net, self.generator):
             q_online_tp1 = q_target_tp1 = outputs(self.target_net, transitions.next_observation, sequences, self.device)
         if self.config.double:
-            with parameter_noise(self.policy.q_net, self.generator):
+            with self.policy.noise(self.policy.q_net, self.generator):
                 q_online_tp1 = outputs(self.policy.q_net, transitions.next_observation, sequences, self.device)
         mask = transitions.next_action_mask
         return q_target(
@@ -354,9 +361,9 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm, "dqn")
         self.num_updates += 1
         if self.num_updates % self.config.target_update_interval == 0:
-            follow(self.target_net, self.policy.q_net, self.config.tau)
+            self.target_follower.follow(self.config.tau)
         # a plain mean at first, so that little is left of the beginning
-        follow(self.policy.mean_net, self.policy.q_net, max(self.config.averaging, 10 / (10 + self.num_updates)))
+        self.mean_follower.follow(max(self.config.averaging, 10 / (10 + self.num_updates)))
         return {"grad_norm": norm}
 
 

@@ -33,7 +33,7 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import finite, make_adam, step
-from malib_lite.algorithms.targets import Bounds, check_box_spaces, check_replay, follow, td_target
+from malib_lite.algorithms.targets import Bounds, Follower, check_box_spaces, check_replay, td_target
 from malib_lite.algorithms.team_q import team_shape
 from malib_lite.config import (
     Fraction,
@@ -267,7 +267,9 @@ class MADDPGTrainer(Trainer[JointTransitions, JointTransitions]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_actor = copy.deepcopy(self.policy.actor).requires_grad_(False)
+        self.actor_follower = Follower(self.target_actor, self.policy.actor)
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)
+        self.critic_follower = Follower(self.target_critic, self.policy.critic)
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
@@ -322,8 +324,8 @@ class MADDPGTrainer(Trainer[JointTransitions, JointTransitions]):
     def apply_gradients(self, gradients: Sequence[torch.Tensor]) -> Metrics:
         norm = step(self.optimiser, self.trained, gradients, self.config.max_grad_norm or inf, "maddpg")
         self.num_updates += 1
-        follow(self.target_actor, self.policy.actor, self.config.tau)
-        follow(self.target_critic, self.policy.critic, self.config.tau)
+        self.actor_follower.follow(self.config.tau)
+        self.critic_follower.follow(self.config.tau)
         return {"grad_norm": norm}
 
 

@@ -48,15 +48,22 @@ def explored_probs(probs: torch.Tensor, epsilon: torch.Tensor, act_mask: torch.T
     return (1 - epsilon) * probs + epsilon * legal / legal.sum(-1, keepdim=True)
 
 
-def follow(follower: nn.Module, leader: nn.Module, share: float) -> None:
-    """Move the parameters of ``follower`` a ``share`` of the way to those of ``leader`` and copy its buffers.
+class Follower:
+    """The parameters of a network that follow those of another; both are looked up once, for it takes long."""
 
-    The soft update of Lillicrap et al. 2016, algorithm 1 (https://arxiv.org/abs/1509.02971), tau being ``share``.
-    """
-    with torch.no_grad():
-        for slow, fast in zip(follower.parameters(), leader.parameters(), strict=True):
+    def __init__(self, follower: nn.Module, leader: nn.Module) -> None:
+        self._parameters = list(zip(follower.parameters(), leader.parameters(), strict=True))
+        self._buffers = list(zip(follower.buffers(), leader.buffers(), strict=True))
+
+    @torch.no_grad()
+    def follow(self, share: float) -> None:
+        """Move the parameters a ``share`` of the way to those of the leader and copy its buffers.
+
+        The soft update of Lillicrap et al. 2016, algorithm 1 (https://arxiv.org/abs/1509.02971), tau being ``share``.
+        """
+        for slow, fast in self._parameters:
             slow.lerp_(fast, share)
-        for kept, new in zip(follower.buffers(), leader.buffers(), strict=True):
+        for kept, new in self._buffers:
             kept.copy_(new)
 
 

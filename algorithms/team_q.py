@@ -21,11 +21,11 @@ from torch import nn
 from malib_lite.algorithms.optimiser import finite, make_adam, step
 from malib_lite.algorithms.sequences import Replayed, replayed_jointly, whole_joint_round
 from malib_lite.algorithms.targets import (
+    Follower,
     check_discrete_spaces,
     check_replay,
     explore,
     explored_probs,
-    follow,
     greedy_actions,
     td_target,
 )
@@ -233,7 +233,9 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
         self.trained = self.parameters()
         self.optimiser = make_adam(self.trained, self.config.learning_rate)
         self.target_q_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
+        self.q_net_follower = Follower(self.target_q_net, self.policy.q_net)
         self.target_mixer = copy.deepcopy(self.policy.mixer).requires_grad_(False)
+        self.mixer_follower = Follower(self.target_mixer, self.policy.mixer)
 
     def data_spec(self) -> ReplaySpec:
         c = self.config
@@ -280,6 +282,6 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
         norm = step(self.optimiser, self.trained, gradients, c.max_grad_norm, self.policy.algorithm)
         self.num_updates += 1
         if self.num_updates % c.target_update_interval == 0:
-            follow(self.target_q_net, self.policy.q_net, c.tau)
-            follow(self.target_mixer, self.policy.mixer, c.tau)
+            self.q_net_follower.follow(c.tau)
+            self.mixer_follower.follow(c.tau)
         return {"grad_norm": norm}

@@ -167,6 +167,8 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
 def _links(scenario: Scenario) -> dict[str, list[WorkerLink]]:
     """What each learner and its gradient workers talk over, by runtime id; none has memory yet."""
     links: dict[str, list[WorkerLink]] = {runtime_id: [] for runtime_id in scenario.seats}
+    if not scenario.num_gradient_workers:
+        return links  # a trainer that tells its layout takes long to make: with it come torch's optimisers
     for index, (runtime_id, (trainer_class, settings)) in enumerate(scenario.trainers.items()):
         layout = record_layout(trainer_class(settings, scenario.policies[runtime_id].make(0)))
         for number in range(scenario.num_gradient_workers):

@@ -8,7 +8,7 @@ from continuous import LinearQuadratic, make
 from gymnasium import spaces
 
 from malib_lite.algorithms.ddpg import ALGORITHM, actor_loss, critic_loss
-from malib_lite.algorithms.targets import QNet, follow, td_target
+from malib_lite.algorithms.targets import Follower, QNet, td_target
 from malib_lite.config import ConfigError
 from malib_lite.models.nets import NetConfig
 from malib_lite.runner import run
@@ -40,7 +40,7 @@ def test_followers_go_their_share():
     with torch.no_grad():
         fast.weight.copy_(T([3.0, 5.0]))
         fast.running_mean.copy_(T([1.0, 2.0]))
-    follow(slow, fast, 0.25)
+    Follower(slow, fast).follow(0.25)
     assert slow.weight.tolist() == [1.5, 2.0]
     assert slow.running_mean.tolist() == [1.0, 2.0]  # statistics are no parameters: copied
 
