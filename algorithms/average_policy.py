@@ -21,7 +21,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.targets import check_discrete_spaces
 from malib_lite.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, config, defaults, option
 from malib_lite.contracts.data import Decisions, ReservoirSpec
@@ -107,7 +107,7 @@ class AveragePolicyTrainer(Trainer[Decisions, Decisions]):
 
     def setup(self) -> None:
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
 
     def data_spec(self) -> ReservoirSpec:
         return ReservoirSpec(self.config.capacity, self.config.batch_size)

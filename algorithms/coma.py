@@ -36,7 +36,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import gae, rows_to_value
 from malib_lite.algorithms.targets import Follower, check_discrete_spaces
 from malib_lite.algorithms.team_q import team_shape
@@ -225,8 +225,8 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
         c, policy = self.config, self.policy
         self.trained = self.parameters()  # the actor's first
         self.num_actor = len(list(policy.actor.parameters()))
-        self.optimiser = make_adam(self.trained[: self.num_actor], c.learning_rate)
-        self.critic_optimiser = make_adam(self.trained[self.num_actor :], c.critic_learning_rate)
+        self.optimiser = Adam(self.trained[: self.num_actor], c.learning_rate)
+        self.critic_optimiser = Adam(self.trained[self.num_actor :], c.critic_learning_rate)
         self.target_critic = copy.deepcopy(policy.critic).requires_grad_(False)
         self.critic_follower = Follower(self.target_critic, policy.critic)
 

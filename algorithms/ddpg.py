@@ -27,7 +27,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.targets import Bounds, Follower, QNet, check_box_spaces, check_replay, td_target
 from malib_lite.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, defaults, option
 from malib_lite.contracts.data import ReplaySpec, Transitions
@@ -146,7 +146,7 @@ class DDPGTrainer(Trainer[Transitions, Transitions]):
 
     def setup(self) -> None:
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
         self.target_actor = copy.deepcopy(self.policy.actor).requires_grad_(False)
         self.actor_follower = Follower(self.target_actor, self.policy.actor)
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)

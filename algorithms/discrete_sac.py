@@ -28,7 +28,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.targets import Follower, check_discrete_spaces, check_replay, td_target
 from malib_lite.config import (
     Fraction,
@@ -168,7 +168,7 @@ class DiscreteSACTrainer(Trainer[Transitions, Transitions]):
             policy.log_alpha.fill_(log(c.temperature))
         policy.log_alpha.requires_grad_(c.learn_temperature)
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, c.learning_rate)
+        self.optimiser = Adam(self.trained, c.learning_rate)
         self.target_critics = copy.deepcopy(policy.critics).requires_grad_(False)
         self.critics_follower = Follower(self.target_critics, policy.critics)
 

@@ -40,7 +40,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.sequences import Replayed, outputs, replayed
 from malib_lite.algorithms.targets import (
     Follower,
@@ -300,7 +300,7 @@ class DQNTrainer(Trainer[Transitions | Trajectories, Minibatch]):
         if self.policy.memory_size and self.config.priority_exponent:
             raise ConfigError("'trainer.priority_exponent' goes with 'model.memory' = 'none' alone")
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
         self.target_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
         self.target_follower = Follower(self.target_net, self.policy.q_net)
         self.mean_follower = Follower(self.policy.mean_net, self.policy.q_net)

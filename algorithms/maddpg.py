@@ -32,7 +32,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.targets import Bounds, Follower, check_box_spaces, check_replay, td_target
 from malib_lite.algorithms.team_q import team_shape
 from malib_lite.config import (
@@ -265,7 +265,7 @@ class MADDPGTrainer(Trainer[JointTransitions, JointTransitions]):
 
     def setup(self) -> None:
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
         self.target_actor = copy.deepcopy(self.policy.actor).requires_grad_(False)
         self.actor_follower = Follower(self.target_actor, self.policy.actor)
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)

@@ -33,7 +33,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value
 from malib_lite.algorithms.sequences import Seen, Sequences
 from malib_lite.algorithms.team_q import team_shape
@@ -272,7 +272,7 @@ class MAPPOTrainer(Trainer[JointTrajectories, MAPPOBatch]):
         if self.config.own_rewards and not self.policy.agent_values:
             raise ConfigError("'trainer.own_rewards' = True: needs 'model.agent_values' = True, a value for each agent")
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
         self.carried: np.ndarray | None = None  # (E V,) float64, discounted rewards of episodes that go on
 
     def data_spec(self) -> OnPolicySpec:

@@ -6,11 +6,47 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.optim.adam import adam
 
 
-def make_adam(parameters: Sequence[torch.nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam in its fused form: for small networks on a CPU a third of the time of the others."""
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+class Adam(torch.optim.Optimizer):
+    """Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) with the paper's betas and epsilon.
+
+    torch's own computation in its fused form, for small networks on a CPU a third of the time of the others; its class
+    would import torch's compiler, which takes as long as torch itself.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], learning_rate: float) -> None:
+        super().__init__(parameters, {"lr": learning_rate, "fused": True})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move all parameters that have gradients."""
+        for group in self.param_groups:
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in moving:
+                if not self.state[parameter]:
+                    self.state[parameter] = {
+                        "step": torch.zeros((), device=parameter.device),
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+            states = [self.state[parameter] for parameter in moving]
+            adam(
+                moving,
+                [parameter.grad for parameter in moving if parameter.grad is not None],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=group["lr"], weight_decay=0.0, eps=1e-8,
+                maximize=False,
+            )  # fmt: skip
+
+
+for _name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
+    _method = getattr(torch.optim.Optimizer, _name)
+    setattr(Adam, _name, getattr(_method, "__wrapped__", _method))  # what the guard that imports the compiler wraps
 
 
 def finite(loss: torch.Tensor, name: str) -> float:

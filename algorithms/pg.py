@@ -24,7 +24,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import returns_to_go
 from malib_lite.config import (
     Fraction,
@@ -128,7 +128,7 @@ class PGTrainer(Trainer[Trajectories, PGBatch]):
 
     def setup(self) -> None:
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
 
     def data_spec(self) -> OnPolicySpec:
         return OnPolicySpec()

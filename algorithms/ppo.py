@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 from malib_lite.algorithms.actor_critic import ActorCriticPolicy
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, rows_to_value, vtrace
 from malib_lite.algorithms.sequences import Seen, Sequences
 from malib_lite.config import (
@@ -147,7 +147,7 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
 
     def setup(self) -> None:
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
         self.last_kl = 0.0  # of the last minibatch, for target_kl
         self.carried: np.ndarray | None = None  # (S,) float64, discounted rewards of episodes that go on
 

@@ -28,7 +28,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.targets import Bounds, Follower, QNet, check_box_spaces, check_replay, td_target
 from malib_lite.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, build, config, defaults, option
 from malib_lite.contracts.data import ReplaySpec, Transitions
@@ -170,7 +170,7 @@ class SACTrainer(Trainer[Transitions, Transitions]):
         half_width = policy.actor.bounds.half_width
         self.target_entropy = c.target_entropy * half_width.numel() + half_width.log().sum().item()
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, c.learning_rate)
+        self.optimiser = Adam(self.trained, c.learning_rate)
         self.target_critics = copy.deepcopy(policy.critics).requires_grad_(False)
         self.critics_follower = Follower(self.target_critics, policy.critics)
 

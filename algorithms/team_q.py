@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.sequences import Replayed, replayed_jointly, whole_joint_round
 from malib_lite.algorithms.targets import (
     Follower,
@@ -231,7 +231,7 @@ class TeamQTrainer(Trainer[JointTransitions | JointTrajectories, Minibatch]):
 
     def setup(self) -> None:
         self.trained = self.parameters()
-        self.optimiser = make_adam(self.trained, self.config.learning_rate)
+        self.optimiser = Adam(self.trained, self.config.learning_rate)
         self.target_q_net = copy.deepcopy(self.policy.q_net).requires_grad_(False)
         self.q_net_follower = Follower(self.target_q_net, self.policy.q_net)
         self.target_mixer = copy.deepcopy(self.policy.mixer).requires_grad_(False)

@@ -1,13 +1,15 @@
 """Losses and targets: numbers worked out by hand, identities, and masks."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from malib_lite.algorithms.dqn import q_loss, q_target
-from malib_lite.algorithms.optimiser import finite, make_adam, step
+from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.pg import policy_gradient_loss
 from malib_lite.algorithms.ppo import clipped_surrogate_loss, kl_estimate, value_loss
 from malib_lite.models.distributions import DiagGaussian, MaskedCategorical
@@ -142,11 +144,41 @@ def test_gradients_are_clipped_as_torch_clips_them():
     torch.testing.assert_close(ours.data, theirs.data)
 
 
+def test_adam_is_torchs_to_the_bit_and_continues_from_what_it_saved():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1.0, 1.0, 7)) for _ in range(2))
+    unused = torch.nn.Parameter(torch.ones(1))
+    optimiser, reference = Adam([ours, unused], 0.1), torch.optim.Adam([theirs], lr=0.1, fused=True)
+    for number in range(20):
+        if number == 10:
+            saved, optimiser = optimiser.state_dict(), Adam([ours, unused], 0.5)
+            optimiser.load_state_dict(saved)
+        ours.grad = torch.randn(7)
+        theirs.grad = ours.grad.clone()
+        optimiser.step()
+        reference.step()
+    assert torch.equal(ours, theirs) and unused.item() == 1.0
+
+
+def test_adam_does_not_import_torchs_compiler():
+    program = """
+import sys, torch
+from malib_lite.algorithms.optimiser import Adam
+parameter = torch.nn.Parameter(torch.ones(3))
+optimiser = Adam([parameter], 0.1)
+parameter.grad = torch.ones(3)
+optimiser.step()
+optimiser.load_state_dict(optimiser.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_numbers_that_are_not_finite_stop_before_anything_changes():
     parameter = torch.nn.Parameter(T([1.0]))
     for bad in (math.nan, math.inf):
         with pytest.raises(FloatingPointError, match=r"dqn.*loss"):
             finite(T(bad), "dqn")
         with pytest.raises(FloatingPointError, match=r"dqn.*gradient"):
-            step(make_adam([parameter], 0.1), [parameter], [T([bad])], 1.0, "dqn")
+            step(Adam([parameter], 0.1), [parameter], [T([bad])], 1.0, "dqn")
     assert parameter.item() == 1.0

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
-# torch's optimisers import torch._dynamo when the first of them is made, which takes as long as torch itself
 MODULES = (
-    "torch", "torch._dynamo", "numpy", "zmq", "gymnasium", "cloudpickle", "malib_lite.runtime.child",
+    "torch", "numpy", "zmq", "gymnasium", "cloudpickle", "malib_lite.runtime.child",
     "malib_lite.rollout.rolloutworker", "malib_lite.agent.independent_agent", "malib_lite.backend.bus",
 )  # fmt: skip
 THREAD_LIMITS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
