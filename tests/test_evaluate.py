@@ -19,7 +19,7 @@ SMALL = {"workers": 0, "steps": 200, "rollout": {"num_env_per_thread": 16, "frag
 def train(folder, **settings):
     config = {"scenario": "psro", "env": "open_spiel/kuhn_poker", "logdir": str(folder), **settings}
     scenario = make_scenario(build(TrainConfig, config))
-    scenario.plot = lambda run: None  # pictures take longer than all the rest
+    scenario.plot = lambda run: None
     run(scenario, Console(quiet=True))
 
 

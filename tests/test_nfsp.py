@@ -272,6 +272,7 @@ def lines(folder):
     return [{name: value for name, value in line.items() if name != "time"} for line in parsed]
 
 
+@pytest.mark.pictures
 def test_one_process_and_many_agree_to_the_bit_and_the_config_repeats_it(tmp_path):
     import yaml
 

@@ -7,6 +7,7 @@ from malib_lite.runtime.console import Console
 from malib_lite.train import TrainConfig, build, make_scenario
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learns", [True, False])
 def test_without_a_penalty_two_ways_are_best(tmp_path, learns):
     """25 rounds at 10 are 250; uniform play earns 61. No mixture of QMIX's fits the payoffs, its play does."""

@@ -199,6 +199,7 @@ def test_qmix_finds_what_no_sum_can_be(learns):
     assert play_two_step(policy) == 8 or not learns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learns", [True, False])
 def test_the_two_step_game_as_it_is_played(tmp_path, learns):
     """From the command's settings to the return, exploring all the time: 8 for QMIX, 7 for VDN."""

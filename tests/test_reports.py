@@ -13,6 +13,8 @@ from malib_lite.runtime.console import Console
 from malib_lite.runtime.plots import plot_cross_play, plot_mixtures, plot_nash_conv, plot_table
 from malib_lite.train import TrainConfig, build, make_scenario
 
+pytestmark = pytest.mark.pictures
+
 RPS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
 UNIFORM = {"oracle": "exact", "meta_solver": "uniform"}
 NONE = np.zeros((2, 3, 3))

@@ -122,6 +122,7 @@ def test_without_exact_values_payoffs_are_played(tmp_path):
     assert "nash_conv" not in summary and "player_0/value" in lines[-1]
 
 
+@pytest.mark.pictures
 def test_every_run_leaves_what_it_should(tmp_path):
     train(tmp_path, **PSRO, workers=1)
     for name in ("config.yaml", "manifest.json", "summary.json", "checkpoints/state.json", "plots/nash_conv.png"):
