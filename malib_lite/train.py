@@ -53,7 +53,9 @@ class TrainConfig:
     learners: PositiveInt | None = option(None, "gradient workers of each learner, with rollout workers of their own")
     sync: str | None = option(None, "how they keep step: bsp, asp, bap or ssp")
     iterations: PositiveInt | None = option(None, "iterations of the outer loop")
-    steps: PositiveInt | None = option(None, "environment steps of the training; with an outer loop, of each iteration")
+    steps: PositiveInt | None = option(
+        None, "environment steps of the training; with an outer loop, of each player in each iteration"
+    )
     logdir: str | None = option(None, "run folder; None makes one in logs, named after scenario, environment and seed")
     env_config: dict[str, Any] = option({}, "keyword arguments of the environment")
     rollout: dict[str, Any] = option({}, "how experience is gathered")

@@ -138,6 +138,12 @@ def test_what_is_no_run_is_said(runs, tmp_path, capsys):
     assert "cannot be read" in error_of([torn], capsys)
 
 
+def test_a_league_is_said_to_be_one(tmp_path, capsys):
+    alone = {"main_exploiters": 0, "league_exploiters": 0, "rating_episodes": 2}
+    train(tmp_path / "league", **SMALL, scenario="league", iterations=1, league=alone)
+    assert "is a league" in error_of([tmp_path / "league"], capsys)
+
+
 def test_what_does_not_fit_is_said(runs, tmp_path, capsys):
     other = reconfigured(runs / "learnt", tmp_path / "other", env="open_spiel/matrix_rps")
     text = error_of([runs / "solved", other], capsys)

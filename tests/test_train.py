@@ -89,7 +89,8 @@ def test_what_is_missing_is_said_with_the_extra_that_brings_it(name, words, monk
     monkeypatch.setattr(registry, "names", lambda group: {name: point})
     with pytest.raises(ConfigError) as error:
         registry.load(registry.ENVIRONMENTS, name, "environment family")
-    assert words in str(error.value) and ("pip" in words) == ("pip" in str(error.value))
+    text = str(error.value).replace("malib-lite", "malib_lite")  # older setuptools write it so; to pip it is the same
+    assert words in text and ("pip" in words) == ("pip" in text)
 
 
 def settings(*arguments):

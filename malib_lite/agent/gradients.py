@@ -1,7 +1,7 @@
 """What a learner and its gradient workers say to each other, and the gradients themselves.
 
-A learner with K > 1 gradient workers is the parameter server of the seed's "Distributed strategies": it gathers their
-gradients, applies them by its own optimiser and publishes the networks. For each worker there are
+A learner with gradient workers is their parameter server: it gathers their gradients, applies them by its own optimiser
+and publishes the networks. For each worker there are
 
     learner -> worker   a ring of permits: compute your next gradient, on this version
     worker  -> learner  a ring of records: the shard of a round is here; a gradient; the shard is used up

@@ -9,7 +9,7 @@ from malib_lite.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, P
 
 @config
 class SyncConfig:
-    """Distributed strategies, as in the seed's chapter of that name."""
+    """How learners share their work, and who waits for whom: "Distributed strategies" in MALib's documents."""
 
     learners: PositiveInt = option(1, "K, gradient workers of each learner, with rollout workers of their own")
     sync: Literal["bsp", "asp", "bap", "ssp"] = option(
