@@ -1,15 +1,17 @@
 """PSRO with learnt best responses on Kuhn and Leduc poker beside OpenSpiel's psro_v2 with its torch DQN, in one run.
 
+    pip install dm-tree                      # OpenSpiel's psro_v2 needs it
     python benchmarks/psro.py                # both games
-    python benchmarks/psro.py --limit 60     # seconds that OpenSpiel gets for each
+    python benchmarks/psro.py --limit 60     # seconds that either side gets for each seed
 
-Ours is the command line with its defaults, in processes of its own. Its time runs from the first environment step to
-the report of a NashConv at most as large as the bound, evaluation included; "whole" is from the start of the command,
-imports and start-up included. OpenSpiel's is the time inside ``solver.iteration()``: making games and networks, and
-NashConv (computed in C++), are left out.
+Ours is the command line in processes of its own: on Leduc with its defaults, on Kuhn with half of the environment steps
+for a best response. Its time runs from the first environment step to the report of a NashConv at most as large as the
+bound, evaluation included; with start-up, from the start of the command. OpenSpiel's is the time inside
+``solver.iteration()``: making games and networks, and NashConv (computed in C++), are left out.
 
-OpenSpiel's settings: networks of two layers of 64 (its example's four of 256 are slower), 2,000 episodes for each best
-response, 200 per entry of the payoff table, Nash mixtures by malib_lite's solver, since its own fails under numpy 2.
+Three seeds each, and the ratio of the medians. OpenSpiel's settings: networks of two layers of 64 (its example's four
+of 256 are slower), 2,000 episodes for each best response, 200 per entry of the payoff table, Nash mixtures by
+malib_lite's solver, since its own fails under numpy 2.
 Wall seconds; run it on an idle machine.
 """
 
@@ -19,6 +21,8 @@ import argparse
 import contextlib
 import io
 import json
+import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,23 +40,26 @@ from open_spiel.python.algorithms import policy_aggregator
 
 from malib_lite.population.meta_solvers import nash
 
-# name, command line of ours, NashConv bounds
-GAMES = {
-    "kuhn_poker": (0.10, 0.05),
-    "leduc_poker": (3.0, 2.0),
+# name, NashConv bounds, and what is added to our command
+GAMES: dict[str, tuple[tuple[float, ...], list[str]]] = {
+    "kuhn_poker": ((0.10, 0.05), ["--steps", "15000"]),
+    "leduc_poker": ((3.0, 2.0), []),
 }
+SEEDS = (0, 1, 2)
 EPISODES_PER_RESPONSE = 2000
 EPISODES_PER_ENTRY = 200
 
 
-def ours(game: str, bounds: tuple[float, ...], limit: float) -> tuple[dict[float, float], dict[float, float]]:
+def ours(
+    game: str, bounds: tuple[float, ...], options: list[str], limit: float, seed: int
+) -> tuple[dict[float, float], dict[float, float]]:
     """Seconds to each bound, from the first environment step and from the start of the command."""
     iterating: dict[float, float] = {}
     whole: dict[float, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "malib_lite.train", "psro", "--env", f"open_spiel/{game}", "--quiet",
-            "--iterations", "200", "--psro.target", str(min(bounds)), "--logdir", folder,
+            "--iterations", "200", "--psro.target", str(min(bounds)), "--logdir", folder, "--seed", str(seed), *options,
         ]  # fmt: skip
         started = time.perf_counter()
         process = subprocess.Popen(command)
@@ -76,7 +83,7 @@ def ours(game: str, bounds: tuple[float, ...], limit: float) -> tuple[dict[float
     return iterating, whole
 
 
-def open_spiels(game_name: str) -> Iterator[tuple[float, float]]:
+def open_spiels(game_name: str, seed: int) -> Iterator[tuple[float, float]]:
     """NashConv after each iteration, and the seconds spent iterating."""
     from open_spiel.python.pytorch import dqn
 
@@ -101,7 +108,8 @@ def open_spiels(game_name: str) -> Iterator[tuple[float, float]]:
         mixtures = nash(np.stack([first, -first]))
         return (mixtures, np.outer(*mixtures).ravel()) if return_joint else mixtures
 
-    np.random.seed(0)  # noqa: NPY002 (OpenSpiel draws from numpy's global stream)
+    np.random.seed(seed)  # noqa: NPY002 (OpenSpiel draws from numpy's global stream)
+    torch.manual_seed(seed)
     env = rl_environment.Environment(game_name)
     settings = {
         "state_representation_size": env.observation_spec()["info_state"][0],
@@ -138,17 +146,16 @@ def open_spiels(game_name: str) -> Iterator[tuple[float, float]]:
         yield pyspiel.nash_conv(env.game, policies.python_policy_to_pyspiel_policy(table)), spent
 
 
-def theirs(game: str, bounds: tuple[float, ...], limit: float) -> tuple[dict[float, float], float]:
-    """Seconds to each bound as far as the time allows, and the time that was spent."""
+def theirs(game: str, bounds: tuple[float, ...], limit: float, seed: int) -> dict[float, float]:
+    """Seconds to each bound as far as the time allows."""
     times: dict[float, float] = {}
-    spent = 0.0
-    for nash_conv, spent in open_spiels(game):
+    for nash_conv, spent in open_spiels(game, seed):
         for bound in bounds:
             if nash_conv <= bound and bound not in times:
                 times[bound] = spent
         if len(times) == len(bounds) or spent > limit:
             break
-    return times, spent
+    return times
 
 
 def main() -> None:
@@ -158,20 +165,28 @@ def main() -> None:
     parser.add_argument("games", nargs="*", help="; ".join(GAMES))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'':26}{'malib_lite':>12}{'whole':>10}{'OpenSpiel':>14}{'ratio':>10}")
+    print(f"{'':28}{'malib_lite':>22}{'start-up included':>22}{'OpenSpiel':>22}{'ratio':>8}")
     for game in options.games or GAMES:
-        bounds = GAMES[game]
-        iterating, whole = ours(game, bounds, options.limit)
-        other, spent = theirs(game, bounds, options.limit)
+        bounds, added = GAMES[game]
+        iterating, whole, other = [], [], []
+        for seed in SEEDS:
+            from_first_step, from_command = ours(game, bounds, added, options.limit, seed)
+            iterating.append(from_first_step)
+            whole.append(from_command)
+            other.append(theirs(game, bounds, options.limit, seed))
         for bound in bounds:
-            name = f"{game}, NashConv {bound}"
-            if bound not in iterating:
-                print(f"{name:26}{f'not in {options.limit:.0f} s':>12}")
-                continue
-            seconds = other.get(bound)
-            that = f"> {spent:.0f} s" if seconds is None else f"{seconds:.1f} s"
-            ratio = f"{'> ' if seconds is None else ''}{(seconds or spent) / iterating[bound]:.0f} x"
-            print(f"{name:26}{iterating[bound]:10.2f} s{whole[bound]:8.2f} s{that:>14}{ratio:>10}")
+            columns = [[times.get(bound, math.inf) for times in side] for side in (iterating, whole, other)]
+            shown = "".join(
+                f"{', '.join(show(seconds, options.limit) for seconds in column):>22}" for column in columns
+            )
+            mine, that = statistics.median(columns[0]), statistics.median(columns[2])
+            ratio = f"{'> ' if that > options.limit else ''}{min(that, options.limit) / mine:.1f}"
+            print(f"{game + ', NashConv ' + str(bound):28}{shown}{ratio:>8}")
+
+
+def show(seconds: float, limit: float) -> str:
+    """Seconds, or that there were not enough of them."""
+    return f"{seconds:.1f}" if seconds < math.inf else f"> {limit:.0f}"
 
 
 if __name__ == "__main__":
