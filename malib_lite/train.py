@@ -133,9 +133,9 @@ def make_scenario(settings: TrainConfig) -> Any:
         if section == settings.scenario:
             sections[f"{section}_config"] = _with_flag(given, "iterations", settings.iterations)
             if (given.get("oracle") == "exact" or section == "xdo") and settings.algorithm:
+                computed = "the scenario xdo" if section == "xdo" else f"'{section}.oracle' = 'exact'"
                 raise ConfigError(
-                    f"'algorithm' = '{settings.algorithm}' and '{section}.oracle' = 'exact': best responses are either "
-                    "learnt or computed"
+                    f"'algorithm' = '{settings.algorithm}' and {computed}: best responses are either learnt or computed"
                 )
         elif given:
             raise ConfigError(f"'{section}' is for the {section} scenario, this one is {settings.scenario}")

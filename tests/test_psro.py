@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
@@ -162,6 +163,8 @@ def test_extensive_form_double_oracle(tmp_path):
     member = Member.parse(state["members"]["player_0"][0])
     table = MemberFolder(tmp_path / "checkpoints" / "policies").load(member.digest)["table"]
     assert np.allclose(table.sum(axis=1), 1.0)
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written["xdo"].keys() == {"max_iteration", "target"}
 
 
 # -- learnt best responses ------------------------------------------------------------------------------------------
@@ -259,7 +262,11 @@ def test_processes_give_the_numbers_of_one_process(tmp_path, scenario, env, sett
         ("self_play", KUHN, {"self_play": {"oracle": "exact", "opponents": "pfsp"}}, "naive, fictitious"),
         ("self_play", KUHN, {"psro": {"oracle": "exact"}}, "this one is self_play"),
         ("xdo", f"{KUHN}(players=3)", {}, "two-player"),
-        ("xdo", "open_spiel/tic_tac_toe", {}, "small games"),
+        ("xdo", "open_spiel/tic_tac_toe", {}, "^xdo: only for small games"),
+        ("xdo", KUHN, {"algorithm": "dqn"}, "the scenario xdo.*either learnt or computed"),
+        ("xdo", KUHN, {"xdo": {"payoff_episodes": 10}}, "unknown key 'xdo.payoff_episodes'"),
+        ("xdo", KUHN, {"xdo": {"symmetric": True}}, "unknown key 'xdo.symmetric'"),
+        ("xdo", KUHN, {"xdo": {"oracle": "learnt"}}, "unknown key 'xdo.oracle'"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_starts(tmp_path, scenario, env, settings, words):

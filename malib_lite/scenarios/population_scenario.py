@@ -57,8 +57,8 @@ class PopulationScenario(Scenario):
     def __init__(self, population_config: PopulationConfig, section: str, *args: Any, **kwargs: Any) -> None:
         """
         Args:
-            population_config: the subclass's configuration.
-            section: what messages call it.
+            population_config: what the subclass's configuration says of this, or what holds always there.
+            section: the name of the subclass's configuration.
 
         The other arguments are those of :class:`~malib_lite.scenarios.scenario.Scenario`.
         """
@@ -244,11 +244,14 @@ class PopulationScenario(Scenario):
 
     def _check_exact(self) -> None:
         if self._exact_game() is None:
-            which = "oracle" if self._settings.oracle == "exact" else "payoffs"
             raise ConfigError(
-                f"'{self._section}.{which}' = 'exact': only for small games with one agent per player and policies "
-                f"without memory; {self.env_description['creator']} offers no exact form here"
+                f"{self._exact_demand()}: only for small games with one agent per player and policies without memory; "
+                f"{self.env_description['creator']} offers no exact form here"
             )
+
+    def _exact_demand(self) -> str:
+        """What asks for the game's exact form, for messages."""
+        return f"'{self._section}.{'oracle' if self._settings.oracle == 'exact' else 'payoffs'}' = 'exact'"
 
     def _check_constant_sum(self, option: str) -> None:
         """Two players; and where the game can be solved, whoever plays it, their payoffs add up to a constant."""

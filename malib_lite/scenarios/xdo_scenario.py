@@ -12,11 +12,11 @@ rounds. Deviations: see :mod:`malib_lite.population.restricted_game`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from malib_lite.config import ConfigError, NonNegativeFloat, PositiveInt, build, config, option
+from malib_lite.config import ConfigError, NonNegativeFloat, PositiveInt, build, config, option, to_dict
 from malib_lite.contracts.environment import AgentID
 from malib_lite.population.restricted_game import RestrictedGame
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
@@ -24,10 +24,9 @@ from malib_lite.scenarios.run import Run
 
 
 @config
-class XDOConfig(PopulationConfig):
+class XDOConfig:
     """The outer loop."""
 
-    oracle: Literal["exact"] = option("exact", "best responses are computed")
     max_iteration: PositiveInt = option(100, "best responses whose actions are allowed")
     target: NonNegativeFloat = option(ROUNDING, "NashConv at which the run is over")
 
@@ -45,12 +44,15 @@ class XDOScenario(PopulationScenario):
         The other arguments are those of :class:`~malib_lite.scenarios.scenario.Scenario`.
         """
         self.xdo = build(XDOConfig, xdo_config, "xdo")
-        super().__init__(self.xdo, "xdo", *args, **kwargs)
+        super().__init__(build(PopulationConfig, {"oracle": "exact"}), "xdo", *args, **kwargs)
         if len(self.players) != 2:
             raise ConfigError(
                 f"xdo is for two-player zero-sum games, this one has {len(self.players)} players; try psro with "
                 "--psro.oracle exact"
             )
+
+    def resolved_config(self) -> dict[str, Any]:
+        return {**super().resolved_config(), "xdo": to_dict(self.xdo)}
 
     def execute(self, run: Run) -> dict[str, Any]:
         self._begin(run)
@@ -81,6 +83,9 @@ class XDOScenario(PopulationScenario):
         report_population(run, title, self.population, "iteration", curves, {"The equilibrium": mixtures})
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _exact_demand(self) -> str:
+        return "xdo"
 
     def _legal(self) -> dict[AgentID, np.ndarray]:
         assert self.population.exact is not None
