@@ -258,6 +258,8 @@ def test_processes_give_the_numbers_of_one_process(tmp_path, scenario, env, sett
         ("psro", KUHN, {"psro": {"meta_solver": "rectified_nash", "warm_start": "latest"}}, "psro.warm_start"),
         ("psro", KUHN, {"psro": {"meta_solver": "rectified_nsh"}}, "rectified_nash"),
         ("psro", KUHN, {"psro": {"max_responses": 0}}, "max_responses"),
+        ("psro", KUHN, {"psro": {"max_responses": 2}}, "'psro.max_responses' = 2: .*'auto' asks for one"),
+        ("psro", KUHN, {"psro": {"max_responses": 1, "meta_solver": "max_entropy_cce"}}, "_cce' asks for one"),
         ("psro", f"{KUHN}(players=3)", {"psro": {"meta_solver": "max_entropy_cce"}}, "two players"),
         ("self_play", KUHN, {"self_play": {"oracle": "exact", "opponents": "pfsp"}}, "naive, fictitious"),
         ("self_play", KUHN, {"psro": {"oracle": "exact"}}, "this one is self_play"),

@@ -53,6 +53,9 @@ from malib_lite.scenarios.oracles import Oracle, Responses
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
 from malib_lite.scenarios.run import Run
 
+# Meta-solvers that ask for a best response to what every played member of a player meets.
+_ASK_FOR_SEVERAL = ("rectified_nash", *(name for name in JOINT_SOLVERS if name.endswith("_ce")))
+
 
 @config
 class PSROConfig(PopulationConfig):
@@ -67,8 +70,8 @@ class PSROConfig(PopulationConfig):
     )
     max_responses: PositiveInt | None = option(
         None,
-        "best responses added for a player at a time, where rectified_nash, max_welfare_ce or max_entropy_ce ask for "
-        "several: those of the members that are played most; None: all",
+        f"best responses added for a player at a time, where several are asked for ({', '.join(_ASK_FOR_SEVERAL)}): "
+        "those of the members that are played most; None: all",
     )
     warm_start: Literal["none", "latest", "best"] = option(
         "none", "what a best response starts from: a new network, the latest one, or the best against its opponents"
@@ -107,7 +110,12 @@ class PSROScenario(PopulationScenario):
         if isinstance(solver, str) and solver not in names:
             raise ConfigError(f"'psro.meta_solver' = '{solver}': {suggest(solver, names)}")
         self._rectified = solver == "rectified_nash"
-        self._recommends = isinstance(solver, str) and solver in JOINT_SOLVERS and solver.endswith("_ce")
+        self._recommends = solver in _ASK_FOR_SEVERAL and not self._rectified
+        if self.psro.max_responses is not None and solver not in _ASK_FOR_SEVERAL:
+            raise ConfigError(
+                f"'psro.max_responses' = {self.psro.max_responses}: meta-solver {solver!r} asks for one best response "
+                f"of each player; those that ask for several are {', '.join(_ASK_FOR_SEVERAL)}; leave the option out"
+            )
         if isinstance(solver, str) and solver in JOINT_SOLVERS:
             self._check_joint(solver)
             self._joint_solver = get_joint_solver(solver)
