@@ -1,17 +1,21 @@
 """PSRO, XDO and self-play as scenarios: oracles that know and oracles that learn, on games whose answers are known."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 from malib_lite.backend.members import Member, MemberFolder
-from malib_lite.config import ConfigError
+from malib_lite.config import ConfigError, describe
+from malib_lite.population.correlated import JOINT_SOLVERS
+from malib_lite.population.meta_solvers import META_SOLVERS
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
-from malib_lite.scenarios.psro_scenario import PSROScenario
+from malib_lite.scenarios.psro_scenario import PSROConfig, PSROScenario
 from malib_lite.train import TrainConfig, build, make_scenario
 
 KUHN = "open_spiel/kuhn_poker"
@@ -239,6 +243,13 @@ def test_processes_give_the_numbers_of_one_process(tmp_path, scenario, env, sett
     _, there, _ = play(tmp_path / "processes", scenario, env, **settings | {"workers": 1})
     assert [{**line, "time": None} for line in here] == [{**line, "time": None} for line in there]
     assert len(state["members"]["player_0"]) == (4 if "psro" in settings else 3)  # one response, then perhaps two
+
+
+def test_help_and_documents_name_every_meta_solver():
+    help_texts = {key: text for key, _, _, text in describe(PSROConfig)}
+    document = (Path(__file__).parents[1] / "docs" / "populations.md").read_text()
+    for name in ("auto", "rectified_nash", *META_SOLVERS, *JOINT_SOLVERS):
+        assert re.search(rf"\b{name}\b", help_texts["meta_solver"]) and f"`{name}`" in document, name
 
 
 # -- wrong input ----------------------------------------------------------------------------------------------------

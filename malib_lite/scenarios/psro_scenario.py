@@ -53,7 +53,7 @@ from malib_lite.scenarios.oracles import Oracle, Responses
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
 from malib_lite.scenarios.run import Run
 
-# Meta-solvers that ask for a best response to what every played member of a player meets.
+# Meta-solvers that ask for a best response for each member of a player that is played.
 _ASK_FOR_SEVERAL = ("rectified_nash", *(name for name in JOINT_SOLVERS if name.endswith("_ce")))
 
 
@@ -64,9 +64,8 @@ class PSROConfig(PopulationConfig):
     max_iteration: PositiveInt = option(12, "how often best responses are added for every player")
     meta_solver: str | Callable[[np.ndarray], list[np.ndarray]] = option(
         "auto",
-        "nash or rectified_nash (two-player zero-sum), fictitious_play, regret_matching, prd, replicator_dynamics, "
-        "alpha_rank, uniform, max_welfare_cce, max_entropy_cce, max_welfare_ce or max_entropy_ce (two players, joint); "
-        "auto: nash where it can be, prd elsewhere",
+        f"{', '.join(META_SOLVERS)} or rectified_nash (it and nash: two players, zero-sum); joint, of two players: "
+        f"{', '.join(JOINT_SOLVERS)}; auto: nash where it can be, prd elsewhere",
     )
     max_responses: PositiveInt | None = option(
         None,
