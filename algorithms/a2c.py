@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from malib_lite.algorithms.actor_critic import ActorCriticPolicy
-from malib_lite.algorithms.optimiser import Adam, finite, step
+from malib_lite.algorithms.optimiser import Adam, RMSprop, finite, step
 from malib_lite.algorithms.returns import accumulated_rewards, gae, n_step_returns, rows_to_value, vtrace
 from malib_lite.algorithms.sequences import Seen, Sequences
 from malib_lite.config import (
@@ -120,7 +120,7 @@ class A2CTrainer(Trainer[Trajectories, A2CBatch]):
         if self.config.optimiser == "adam":
             self.optimiser = Adam(self.trained, self.config.learning_rate)
         else:
-            self.optimiser = torch.optim.RMSprop(self.trained, self.config.learning_rate, alpha=0.99, eps=1e-5**0.5)
+            self.optimiser = RMSprop(self.trained, self.config.learning_rate, alpha=0.99, eps=1e-5**0.5)
         self.carried: np.ndarray | None = None  # (S,) float64, discounted rewards of episodes that go on
 
     def data_spec(self) -> OnPolicySpec:

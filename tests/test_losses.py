@@ -1,5 +1,6 @@
 """Losses and targets: numbers worked out by hand, identities, and masks."""
 
+import functools
 import math
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from malib_lite.algorithms.dqn import q_loss, q_target
-from malib_lite.algorithms.optimiser import Adam, finite, step
+from malib_lite.algorithms.optimiser import Adam, RMSprop, finite, step
 from malib_lite.algorithms.pg import policy_gradient_loss
 from malib_lite.algorithms.ppo import clipped_surrogate_loss, kl_estimate, value_loss
 from malib_lite.models.distributions import DiagGaussian, MaskedCategorical
@@ -144,14 +145,24 @@ def test_gradients_are_clipped_as_torch_clips_them():
     torch.testing.assert_close(ours.data, theirs.data)
 
 
-def test_adam_is_torchs_to_the_bit_and_continues_from_what_it_saved():
+OPTIMISERS = {
+    "adam": (Adam, lambda parameters: torch.optim.Adam(parameters, lr=0.1, fused=True)),
+    "rmsprop": (
+        functools.partial(RMSprop, alpha=0.9, eps=1e-3),
+        lambda parameters: torch.optim.RMSprop(parameters, lr=0.1, alpha=0.9, eps=1e-3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "reference"), OPTIMISERS.values(), ids=OPTIMISERS)
+def test_optimisers_are_torchs_to_the_bit_and_continue_from_what_they_saved(make, reference):
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.linspace(-1.0, 1.0, 7)) for _ in range(2))
     unused = torch.nn.Parameter(torch.ones(1))
-    optimiser, reference = Adam([ours, unused], 0.1), torch.optim.Adam([theirs], lr=0.1, fused=True)
+    optimiser, reference = make([ours, unused], 0.1), reference([theirs])
     for number in range(20):
         if number == 10:
-            saved, optimiser = optimiser.state_dict(), Adam([ours, unused], 0.5)
+            saved, optimiser = optimiser.state_dict(), make([ours, unused], 0.5)
             optimiser.load_state_dict(saved)
         ours.grad = torch.randn(7)
         theirs.grad = ours.grad.clone()
@@ -160,15 +171,15 @@ def test_adam_is_torchs_to_the_bit_and_continues_from_what_it_saved():
     assert torch.equal(ours, theirs) and unused.item() == 1.0
 
 
-def test_adam_does_not_import_torchs_compiler():
+def test_optimisers_do_not_import_torchs_compiler():
     program = """
 import sys, torch
-from malib_lite.algorithms.optimiser import Adam
+from malib_lite.algorithms.optimiser import Adam, RMSprop
 parameter = torch.nn.Parameter(torch.ones(3))
-optimiser = Adam([parameter], 0.1)
 parameter.grad = torch.ones(3)
-optimiser.step()
-optimiser.load_state_dict(optimiser.state_dict())
+for optimiser in (Adam([parameter], 0.1), RMSprop([parameter], 0.1, alpha=0.9, eps=1e-3)):
+    optimiser.step()
+    optimiser.load_state_dict(optimiser.state_dict())
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
