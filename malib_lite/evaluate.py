@@ -126,8 +126,7 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
         for name, (folder, choice) in zip(names, places, strict=True)
     ]
     specs = [spec for scenario in scenarios.values() for spec in scenario.policies.values()]
-    remember = any(spec.make(0).memory_size for spec in specs)  # what those do is no function of what they see
-    game = None if sampled or remember else exact_game(table.env_description, table.groups)
+    game = None if sampled else exact_game(table.env_description, table.groups, specs)
     wanted, stake, nash_convs = lineups(len(contestants), len(table.groups)), 0.0, None
     if game is not None:
         returns, nash_convs = exact_contest(game, table, contestants, wanted)

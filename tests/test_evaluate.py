@@ -86,6 +86,23 @@ def test_the_command_writes_what_it_prints(runs, tmp_path, capsys):
     assert {"member", "mixture", "elo", "alpha_rank"} <= set(written["members"][str(runs / "solved")]["player_0"][0])
 
 
+def test_average_policies_of_nfsp_are_tables_too(runs, tmp_path):
+    """Who plays an episode of a training is remembered; here it is the average policy, and not the best response."""
+    train(tmp_path / "average", **SMALL, scenario="nfsp")
+    reported = json.loads((tmp_path / "average" / "summary.json").read_text())["nash_conv"]
+    who = [str(runs / "solved"), str(tmp_path / "average")]
+    exact, played = evaluate(who), evaluate(who, episodes=4000, sampled=True)
+    assert exact.exact and exact.nash_convs[1] == pytest.approx(reported, abs=1e-9) and reported > 0.1
+    errors = played.cross_play.errors
+    assert (np.abs(played.cross_play.values - exact.cross_play.values) <= 4.5 * errors + 1e-12).all()
+
+
+def test_policies_that_remember_are_played(tmp_path):
+    train(tmp_path, **SMALL, scenario="marl", algorithm="ppo", model={"memory": "gru"})
+    result = evaluate([str(tmp_path)], episodes=20)
+    assert not result.exact and result.nash_convs is None
+
+
 def test_three_players_take_turns(tmp_path):
     three = {"env": "open_spiel/kuhn_poker(players=3)"}
     for number in (1, 2):

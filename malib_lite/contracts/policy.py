@@ -79,6 +79,14 @@ class Policy(nn.Module):
         return 0
 
     @property
+    def remembers(self) -> bool:
+        """Whether the policy proper, which is what a member of a population plays, depends on what is remembered.
+
+        Where it does not, :meth:`action_probs` of all information sets say everything about it.
+        """
+        return self.memory_size > 0
+
+    @property
     def recorded_fields(self) -> dict[str, Field]:
         """All that is recorded beside observation, mask, action and reward: the memory and :attr:`extra_fields`."""
         remembered = {MEMORY: Field((self.memory_size,), np.dtype(np.float32))} if self.memory_size else {}

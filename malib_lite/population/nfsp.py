@@ -60,6 +60,10 @@ class NFSPPolicy(Policy):
         return 1
 
     @property
+    def remembers(self) -> bool:
+        return self.average.remembers  # who plays the episode is remembered, and there it is always the average policy
+
+    @property
     def extra_fields(self) -> dict[str, Field]:
         return {IS_BEST_RESPONSE: Field((), np.dtype(bool))}
 

@@ -32,7 +32,7 @@ import numpy as np
 from malib_lite.backend.members import Member, MemberCache
 from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, config, option, to_dict
 from malib_lite.population.exhibition import Exhibition, Meeting
-from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.exploitability import ExactEvaluator, exact_game
 from malib_lite.population.league import League
 from malib_lite.population.league_rules import LeagueRules, Role
 from malib_lite.population.league_rules import Member as LeagueMember
@@ -42,7 +42,6 @@ from malib_lite.rollout.books import Books, Tally
 from malib_lite.runtime.seeds import generator
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
-from malib_lite.scenarios.solvable import find_exact_game
 from malib_lite.scenarios.training import Budget, train
 
 UNTRAINED = "untrained"  # the first main agent as it began: no member, but what ratings are relative to
@@ -166,7 +165,7 @@ class LeagueScenario(Scenario):
         self.league = League(self.learners, self._by_learner(run.training.save(self._learning)), self.settings)
         self.exhibition = Exhibition()
         self._cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
-        game = find_exact_game(self.env_description, self.groups, self.policies.values())
+        game = exact_game(self.env_description, self.groups, self.policies.values())
         self._exact = None if game is None else ExactEvaluator(game)
 
     def _train(self, run: Run) -> dict[str, Any]:

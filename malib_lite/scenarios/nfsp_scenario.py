@@ -98,7 +98,7 @@ class NFSPScenario(Scenario):
             }  # fmt: skip
             self.policies[player] = PolicySpec(NFSPPolicy, seen, done, {}, custom_config)
             self.trainers[player] = NFSPTrainer, parts
-        self._game = exact_game(self.env_description, self.groups)
+        self._game = exact_game(self.env_description, self.groups, self.policies.values())
 
     def algorithm_defaults(self, trainer_class: type[Trainer[Any, Any]]) -> Mapping[str, Mapping[str, Any]]:
         return trainer_class.fictitious_play_defaults

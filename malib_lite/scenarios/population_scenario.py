@@ -11,7 +11,7 @@ import numpy as np
 from malib_lite.backend.members import Member, MemberCache
 from malib_lite.config import ConfigError, PositiveFloat, PositiveInt, config, option, to_dict
 from malib_lite.contracts.exact import ExactGame
-from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.exploitability import ExactEvaluator, exact_game
 from malib_lite.population.meta_solvers import is_constant_sum
 from malib_lite.population.payoff_manager import JointChoice
 from malib_lite.population.population import Objective, Population
@@ -20,7 +20,6 @@ from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle, Responses
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
-from malib_lite.scenarios.solvable import find_exact_game
 from malib_lite.scenarios.training import Budget
 
 ROUNDING = 1e-9  # gains of exact best responses below this are rounding
@@ -240,7 +239,7 @@ class PopulationScenario(Scenario):
         """The game's exact form, where there is one and it is wanted."""
         if self._settings.payoffs == "sampled" and self._settings.oracle == "learnt":
             return None
-        return find_exact_game(self.env_description, self.groups, self.policies.values())
+        return exact_game(self.env_description, self.groups, self.policies.values())
 
     def _check_exact(self) -> None:
         if self._exact_game() is None:
@@ -255,7 +254,7 @@ class PopulationScenario(Scenario):
 
     def _check_constant_sum(self, option: str) -> None:
         """Two players; and where the game can be solved, whoever plays it, their payoffs add up to a constant."""
-        game = find_exact_game(self.env_description, self.groups, [])
+        game = exact_game(self.env_description, self.groups, [])
         if len(self.players) == 2 and (game is None or is_constant_sum(_random_payoffs(game))):
             return
         has = "payoffs that do not add up to a constant" if len(self.players) == 2 else f"{len(self.players)} players"
