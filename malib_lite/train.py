@@ -105,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted before anything was played", file=sys.stderr)
+        return 130
 
 
 def make_scenario(settings: TrainConfig) -> Any:

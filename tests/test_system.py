@@ -328,6 +328,15 @@ def test_interruption_ends_in_order(tmp_path, number, code):
     wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
 
 
+def test_an_interruption_while_everybody_imports_is_told_in_a_line(tmp_path):
+    main = command(tmp_path, *LONG)
+    wait_until(lambda: len(group_members(main.pid)) >= 3)  # multiprocessing's tracker, then the fork server
+    os.killpg(main.pid, signal.SIGINT)
+    output = main.communicate(timeout=30)[0]
+    assert main.returncode == 130 and "interrupted" in output and "Traceback" not in output
+    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
+
+
 def test_when_main_is_killed_nothing_is_left(tmp_path):
     main = command(tmp_path, *LONG, workers=2)
     wait_until(lambda: reported(tmp_path, 1))

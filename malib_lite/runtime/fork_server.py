@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
 MODULES = (
@@ -29,8 +30,13 @@ def start(modules: Iterable[str] = ()) -> None:
     """
     if _is_usable():
         forkserver.set_forkserver_preload([*MODULES, *modules])
-        with thread_limits():
-            forkserver.ensure_running()
+        resource_tracker.ensure_running()  # or it is started within, and unblocks what is blocked here
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the main process alone
+        try:
+            with thread_limits():
+                forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_method() -> BaseContext:
