@@ -54,7 +54,8 @@ class Adam(_Optimiser):
         means, squares = averages
         adam(
             moving, gradients, means, squares, [], steps,
-            fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=group["lr"], weight_decay=0.0, eps=1e-8, maximize=False,
+            lr=group["lr"], beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
+            amsgrad=False, maximize=False, fused=True,
         )  # fmt: skip
 
 
