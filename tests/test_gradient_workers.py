@@ -285,6 +285,45 @@ def test_every_algorithm_has_gradient_workers(tmp_path, algorithm):
     assert (summary["updates"] > 0) == (algorithm != "random")
 
 
+QUICK = {("random", "asp"), ("a2c", "bap")}  # the others are slow tests
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "sync"),
+    [
+        pytest.param(algorithm, sync, marks=() if (algorithm, sync) in QUICK else pytest.mark.slow)
+        for algorithm in sorted({*MODULES} - {"sac", "ddpg"})
+        for sync in ("bsp", "asp", "bap")
+    ],
+)
+def test_every_algorithm_answers_in_every_mode(tmp_path, algorithm, sync):
+    """Also of those that never ask for a permit, and never hear STOP in one."""
+    summary = train(
+        tmp_path, scenario="psro", env="matrix/rock_paper_scissors", algorithm=algorithm, iterations=1, steps=1200,
+        learners=2, sync=sync, workers=0, mapping="separate",
+    )  # fmt: skip
+    assert summary["iteration"] == 1
+    assert (summary["updates"] > 0) == (algorithm != "random")
+
+
+def test_a_long_round_is_no_deadlock(tmp_path):
+    summary = train(
+        tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="dqn", steps=1000, learners=2, workers=0,
+        trainer={"learning_starts": 16, "batch_size": 8, "updates_per_step": 3}, model={"hidden_sizes": (8,)},
+        rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 500, "num_env_per_thread": 1},
+    )  # fmt: skip
+    assert summary["updates"] > 1200
+
+
+@pytest.mark.parametrize("sync", ["asp", "bap"])
+def test_a_budget_may_end_before_learning_starts(tmp_path, sync):
+    summary = train(
+        tmp_path, scenario="marl", env="gym/CartPole-v1", algorithm="dqn", steps=300, learners=2, sync=sync, workers=0,
+        trainer={"learning_starts": 5000}, rollout={"eval_interval": 1000, "num_eval_episodes": 2},
+    )  # fmt: skip
+    assert summary["updates"] == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -25,18 +25,19 @@ class ConductsRounds(Learning):
         conductor.start(stretch.leg)
         decisions, waited_s = 0, 0.0
         for _ in range(stretch.num_rounds):
-            began, updates = time.monotonic(), trainer.num_updates
+            began = time.monotonic()
             shards = yield from conductor.shards()
             waited_s += time.monotonic() - began
             decisions += sum(shard.decisions for shard in shards)
             trainer.advance(sum(shard.env_steps for shard in shards))
             conductor.begin(trainer, BSP(range(conductor.num_workers)), trainee.publish_networks, means)
             while not conductor.is_over:
+                updates = trainer.num_updates
                 if not conductor.turn(stop=stretch.is_enough(trainer)):
                     yield
-                self._row.pulse()
+                self._row.add(updates=trainer.num_updates - updates)
             trainee.publish()
-            self._row.add(step=1, updates=trainer.num_updates - updates)
+            self._row.add(step=1)
         return Outcome(decisions, waited_s, conductor.tally, conductor.timeline)
 
 

@@ -144,7 +144,7 @@ class GradientWorker:
                 yield from self._send(SHARD_IS_USED_UP, shard.fragments)
         self._intake.close(self._leg)
         if self._permit != STOP and self._is_over():
-            self._permits.release()  # the STOP that was seen while waiting for play
+            self._permits.release()  # the STOP that was seen in place of play
         yield from self._send(GONE)
 
     def _learn_from(self, shard: ShardOfRound) -> Generator[None, None, None]:
@@ -199,7 +199,7 @@ class GradientWorker:
         return None
 
     def _is_over(self) -> bool:
-        """Whether the learner has said so; heard while there is no permit to wait for."""
+        """Whether the learner has said so; heard while no permit is waited for."""
         slot = self._next_permit()
         return slot is not None and slot.meta["sequence"] == STOP
 

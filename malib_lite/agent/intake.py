@@ -69,18 +69,17 @@ class Intake:
             first_leg: fragments of earlier ones are another policy's, and nobody's any more.
             newest: gives the newest version of the policy that anybody knows of here.
             max_lag: what is more versions older is dropped and counted. None: nothing is.
-            is_over: whether waiting has become vain; the result is None then.
+            is_over: whether nobody wants any more; the result is None then, whatever there is.
         """
-        while True:
+        while not is_over():
             version = newest()
             found = [(ring, self._wanted(ring, first_leg, version, max_lag)) for ring in self._rings]
             there = [(ring, slot) for ring, slot in found if slot is not None]
             if there:
                 self._held = [ring for ring, _ in there]
                 return self._store([slot for _, slot in there], version, store)
-            if is_over():
-                return None
             yield
+        return None
 
     def take_tally(self) -> SyncTally:
         """How old the fragments were and how many of them too old, since this was last asked."""
