@@ -248,7 +248,7 @@ def test_processes_give_the_numbers_of_one_process(tmp_path, scenario, env, sett
 def test_help_and_documents_name_every_meta_solver():
     help_texts = {key: text for key, _, _, text in describe(PSROConfig)}
     document = (Path(__file__).parents[1] / "docs" / "populations.md").read_text()
-    for name in ("auto", "rectified_nash", *META_SOLVERS, *JOINT_SOLVERS):
+    for name in ("auto", "rectified_nash", "anytime", *META_SOLVERS, *JOINT_SOLVERS):
         assert re.search(rf"\b{name}\b", help_texts["meta_solver"]) and f"`{name}`" in document, name
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from malib_lite.backend.members import Member, MemberFolder
+from malib_lite.population.anytime import AnytimeSolver
 from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.population.population import Objective, Population
 from malib_lite.rollout.books import Books
@@ -108,8 +109,7 @@ class ExactOracle:
         return members
 
     def respond(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
-        asked = {player: objectives[player].opponents for player in self._agents if player in objectives}
-        found = {player: population.best_response(player, opponents) for player, opponents in asked.items()}
+        found = {p: self.find(population, p, it.opponents) for p, it in objectives.items()}
         members = {player: self._save(player, table) for player, (_, table) in found.items()}
         return Responses(members, {}, {player: value for player, (value, _) in found.items()})
 
@@ -117,5 +117,31 @@ class ExactOracle:
         """Nothing is left to improve."""
         return self.respond(population, objectives)
 
+    def find(
+        self, population: Population, player: str, opponents: Mapping[str, np.ndarray]
+    ) -> tuple[float, np.ndarray]:
+        """The best return against mixtures (P,) of the others, and a policy (I, A) that earns it."""
+        return population.best_response(player, opponents)
+
     def _save(self, player: str, table: np.ndarray) -> Member:
         return self._folder.save(player, {"table": np.asarray(table, np.float64)})
+
+
+class EquilibriumOracle(ExactOracle):
+    """Best responses that play as the player does in equilibrium with the other's mixture: mixed where it has to be."""
+
+    def __init__(self, solver: AnytimeSolver, *args: Any) -> None:
+        """
+        Args:
+            solver: where the mixtures come from, too.
+
+        The others are those of :class:`ExactOracle`.
+        """
+        super().__init__(*args)
+        self._solver = solver
+
+    def find(
+        self, population: Population, player: str, opponents: Mapping[str, np.ndarray]
+    ) -> tuple[float, np.ndarray]:
+        agent = self._agents[player]
+        return self._solver.values[agent], self._solver.answers[agent]

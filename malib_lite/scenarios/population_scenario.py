@@ -76,7 +76,7 @@ class PopulationScenario(Scenario):
                 "evaluated while they learn; limit them by trainer.total_timesteps or stopping.rollout.max_iteration"
             )
         if "exact" in (population_config.oracle, population_config.payoffs):
-            self._check_exact()
+            self._check_exact(self._exact_demand())
         if population_config.symmetric:
             self._check_symmetric()
         if population_config.oracle == "exact":
@@ -110,7 +110,7 @@ class PopulationScenario(Scenario):
         if self._settings.oracle == "learnt":
             return self._learnt_oracle(run)
         assert exact is not None
-        return ExactOracle(exact, {player: self.groups[player][0] for player in self.learners}, run.members)
+        return ExactOracle(exact, self._only_agents(), run.members)
 
     def _learnt_oracle(self, run: Run) -> LearntOracle:
         return LearntOracle(run, self._budget(self.total_steps))
@@ -241,10 +241,15 @@ class PopulationScenario(Scenario):
             return None
         return exact_game(self.env_description, self.groups, self.policies.values())
 
-    def _check_exact(self) -> None:
+    def _only_agents(self) -> dict[str, str]:
+        """By player who learns, where each is one agent."""
+        return {player: self.groups[player][0] for player in self.learners}
+
+    def _check_exact(self, option: str) -> None:
+        """The game can be solved, as ``option`` asks for."""
         if self._exact_game() is None:
             raise ConfigError(
-                f"{self._exact_demand()}: only for small games with one agent per player and policies without memory; "
+                f"{option}: only for small games with one agent per player and policies without memory; "
                 f"{self.env_description['creator']} offers no exact form here"
             )
 

@@ -16,6 +16,9 @@ the one to the others' mixtures; they are found one after the other, before any 
     max_welfare_ce,  joint PSRO (Marris et al., 2021, https://arxiv.org/abs/2106.09435) with correlated equilibria:
     max_entropy_ce   against what the others do when this player is told to play the member
 
+Where the game can be solved, the mixtures of the meta-solver anytime are safe against all of it, not only against the
+population (:mod:`malib_lite.population.anytime`).
+
 Deviations: the best responses of all players are trained at the same time, each in environments of its own; the first
 policies are untrained networks, not uniformly random ones (with exact best responses they are uniformly random);
 payoffs are exact where the game can be solved. Exact best responses that gain nothing are not added, and when there is
@@ -44,12 +47,13 @@ from malib_lite.config import (
     suggest,
     to_dict,
 )
+from malib_lite.population.anytime import AnytimeSolver
 from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, ce_opponents, get_joint_solver
 from malib_lite.population.meta_solvers import META_SOLVERS, get_meta_solver, is_constant_sum, nash, prd
 from malib_lite.population.normal_form import marginals
 from malib_lite.population.population import Objective
 from malib_lite.population.rectified import rectified_opponents
-from malib_lite.scenarios.oracles import Oracle, Responses
+from malib_lite.scenarios.oracles import EquilibriumOracle, Oracle, Responses
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
 from malib_lite.scenarios.run import Run
 
@@ -64,7 +68,8 @@ class PSROConfig(PopulationConfig):
     max_iteration: PositiveInt = option(12, "how often best responses are added for every player")
     meta_solver: str | Callable[[np.ndarray], list[np.ndarray]] = option(
         "auto",
-        f"{', '.join(META_SOLVERS)} or rectified_nash (it and nash: two players, zero-sum); joint, of two players: "
+        f"{', '.join(META_SOLVERS)}, rectified_nash or anytime (these and nash: two players, zero-sum; anytime: of games "
+        "that can be solved); joint, of two players: "
         f"{', '.join(JOINT_SOLVERS)}; auto: nash where it can be, prd elsewhere",
     )
     max_responses: PositiveInt | None = option(
@@ -105,7 +110,7 @@ class PSROScenario(PopulationScenario):
         self._joint: np.ndarray | None = None  # distribution (P_1, P_2) of a joint meta-solver
         self._joint_solver: JointSolver | None = None
         solver = self.psro.meta_solver
-        names = ("auto", "rectified_nash", *META_SOLVERS, *JOINT_SOLVERS)
+        names = ("auto", "rectified_nash", "anytime", *META_SOLVERS, *JOINT_SOLVERS)
         if isinstance(solver, str) and solver not in names:
             raise ConfigError(f"'psro.meta_solver' = '{solver}': {suggest(solver, names)}")
         self._rectified = solver == "rectified_nash"
@@ -118,10 +123,14 @@ class PSROScenario(PopulationScenario):
         if isinstance(solver, str) and solver in JOINT_SOLVERS:
             self._check_joint(solver)
             self._joint_solver = get_joint_solver(solver)
+        elif solver == "anytime":
+            if self.psro.payoffs == "sampled":
+                raise ConfigError("'psro.payoffs' = 'sampled': the meta-solver 'anytime' knows the game; leave it out")
+            self._check_exact("'psro.meta_solver' = 'anytime'")
         else:
             named = nash if self._rectified else solver
             self._meta_solver = _nash_or_prd if named == "auto" else get_meta_solver(named)
-        if solver in ("nash", "rectified_nash"):
+        if solver in ("nash", "rectified_nash", "anytime"):
             self._check_constant_sum(f"'psro.meta_solver' = '{solver}'")
         if self._rectified and self.psro.warm_start != "none":
             raise ConfigError(
@@ -133,6 +142,8 @@ class PSROScenario(PopulationScenario):
         oracle = self._begin(run)
         run.expect("iterations", self.psro.max_iteration)
         self._admit(oracle.first())
+        if self.psro.meta_solver == "anytime":
+            oracle = self._begin_anytime(run, oracle)
         self._fill_in_payoffs(run)
         values = self._solve(run, 0)
         for iteration in range(1, self.psro.max_iteration + 1):
@@ -157,6 +168,15 @@ class PSROScenario(PopulationScenario):
         mixtures = {player: self.population.mixture(player) for player in self.players}
         title, curves = f"{self.name}, seed {self.seed}", {"nash_conv": "NashConv"}
         report_population(run, title, self.population, "iteration", curves, {"The final mixture": mixtures})
+
+    def _begin_anytime(self, run: Run, oracle: Oracle) -> Oracle:
+        """Have the mixtures made by a solver that knows the game; and what is exact come from it, too."""
+        exact = self.population.exact
+        assert exact is not None
+        self._meta_solver = solver = AnytimeSolver(exact)
+        if self.psro.oracle == "learnt":
+            return oracle
+        return EquilibriumOracle(solver, exact, self._only_agents(), run.members)
 
     # -- the steps of an iteration ------------------------------------------------------------------------------
 
@@ -200,6 +220,13 @@ class PSROScenario(PopulationScenario):
             wanted = {
                 player: self._by_member(player, rectified_opponents(payoffs, mixtures, number))
                 for number, player in enumerate(self.players)
+            }
+        elif isinstance(self._meta_solver, AnytimeSolver) and self.psro.oracle == "exact":
+            # A response that earns no more than the mixture does may all the same make the pool safer.
+            guarantees = self._meta_solver.guarantees
+            wanted = {
+                player: [objective._replace(value=guarantees[self.groups[player][0]])]
+                for player, objective in self._objectives().items()
             }
         else:
             wanted = {
