@@ -16,7 +16,7 @@ EXACT = {"oracle": "exact", "meta_solver": "anytime"}
 
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_no_mixture_of_the_pool_is_safer(constant):
-    """In a matrix game the other player's whole game is all its actions: one linear program finds the safest mixture."""
+    """In a matrix game the other player's whole game is its actions: one linear program finds the safest mixture."""
     random = np.random.default_rng(7)
     rows = random.normal(size=(9, 12))
     description = env_desc_gen(env_id="custom", payoffs=np.stack([rows, constant - rows], axis=-1))

@@ -68,8 +68,8 @@ class PSROConfig(PopulationConfig):
     max_iteration: PositiveInt = option(12, "how often best responses are added for every player")
     meta_solver: str | Callable[[np.ndarray], list[np.ndarray]] = option(
         "auto",
-        f"{', '.join(META_SOLVERS)}, rectified_nash or anytime (these and nash: two players, zero-sum; anytime: of games "
-        "that can be solved); joint, of two players: "
+        f"{', '.join(META_SOLVERS)}, rectified_nash or anytime (these and nash: two players, zero-sum; "
+        "anytime: games that can be solved); joint, of two players: "
         f"{', '.join(JOINT_SOLVERS)}; auto: nash where it can be, prd elsewhere",
     )
     max_responses: PositiveInt | None = option(
@@ -109,6 +109,7 @@ class PSROScenario(PopulationScenario):
         super().__init__(self.psro, "psro", *args, **kwargs)
         self._joint: np.ndarray | None = None  # distribution (P_1, P_2) of a joint meta-solver
         self._joint_solver: JointSolver | None = None
+        self._anytime: AnytimeSolver | None = None  # made when there is somebody to mix
         solver = self.psro.meta_solver
         names = ("auto", "rectified_nash", "anytime", *META_SOLVERS, *JOINT_SOLVERS)
         if isinstance(solver, str) and solver not in names:
@@ -173,7 +174,7 @@ class PSROScenario(PopulationScenario):
         """Have the mixtures made by a solver that knows the game; and what is exact come from it, too."""
         exact = self.population.exact
         assert exact is not None
-        self._meta_solver = solver = AnytimeSolver(exact)
+        self._meta_solver = self._anytime = solver = AnytimeSolver(exact)
         if self.psro.oracle == "learnt":
             return oracle
         return EquilibriumOracle(solver, exact, self._only_agents(), run.members)
@@ -221,9 +222,9 @@ class PSROScenario(PopulationScenario):
                 player: self._by_member(player, rectified_opponents(payoffs, mixtures, number))
                 for number, player in enumerate(self.players)
             }
-        elif isinstance(self._meta_solver, AnytimeSolver) and self.psro.oracle == "exact":
+        elif self._anytime is not None and self.psro.oracle == "exact":
             # A response that earns no more than the mixture does may all the same make the pool safer.
-            guarantees = self._meta_solver.guarantees
+            guarantees = self._anytime.guarantees
             wanted = {
                 player: [objective._replace(value=guarantees[self.groups[player][0]])]
                 for player, objective in self._objectives().items()
