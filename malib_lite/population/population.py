@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -49,6 +50,14 @@ class Population:
         self.exact = exact
         self._agent = {player: agents[0] for player, agents in players.items()}
         self._open = open_member
+
+    def copy(self) -> Population:
+        """One that may grow apart from this one."""
+        twin = copy.copy(self)
+        twin.members = {player: list(members) for player, members in self.members.items()}
+        twin.strategies, twin.payoffs = copy.deepcopy((self.strategies, self.payoffs))
+        twin.exact = None if self.exact is None else self.exact.copy()
+        return twin
 
     def add(self, player: str, member: Member) -> None:
         """Append a member, with probability 0, to a pool. One that is there already gets a second place."""

@@ -112,18 +112,19 @@ class PopulationScenario(Scenario):
         assert exact is not None
         return ExactOracle(exact, self._only_agents(), run.members)
 
-    def _learnt_oracle(self, run: Run) -> LearntOracle:
+    def _learnt_oracle(self, run: Run) -> Oracle:
         return LearntOracle(run, self._budget(self.total_steps))
 
-    def _admit(self, members: Mapping[str, Member]) -> None:
-        """Add members to their players' pools; to all pools where the population is one."""
+    def _admit(self, members: Mapping[str, Member], population: Population | None = None) -> None:
+        """Add members to their players' pools; to all pools where the population is one. None: the run's."""
         for learner, member in members.items():
             for player in self.players if self._settings.symmetric else [learner]:
-                self.population.add(player, member)
+                (population or self.population).add(player, member)
 
-    def _fill_in_payoffs(self, run: Run) -> None:
-        """Find out what every joint choice is worth that is not in the table yet."""
-        population, payoffs = self.population, self.population.payoffs
+    def _fill_in_payoffs(self, run: Run, population: Population | None = None) -> None:
+        """Find out what every joint choice is worth that is not in the table yet. None: the run's population."""
+        population = population or self.population
+        payoffs = population.payoffs
         payoffs.expand([len(population.members[player]) for player in self.players])
         if population.exact is not None and self._settings.payoffs != "sampled":
             payoffs.record_exact(population.exact.payoffs())

@@ -19,6 +19,8 @@ the one to the others' mixtures; they are found one after the other, before any 
 Where the game can be solved, the mixtures of the meta-solver anytime are safe against all of it, not only against the
 population (:mod:`malib_lite.population.anytime`).
 
+Several policies of each player may learn at the same time (:mod:`malib_lite.scenarios.pipeline`).
+
 Deviations: the best responses of all players are trained at the same time, each in environments of its own; the first
 policies are untrained networks, not uniformly random ones (with exact best responses they are uniformly random);
 payoffs are exact where the game can be solved. Exact best responses that gain nothing are not added, and when there is
@@ -28,8 +30,9 @@ opponents.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +56,9 @@ from malib_lite.population.meta_solvers import META_SOLVERS, get_meta_solver, is
 from malib_lite.population.normal_form import marginals
 from malib_lite.population.population import Objective
 from malib_lite.population.rectified import rectified_opponents
+from malib_lite.rollout.manager import Pools
 from malib_lite.scenarios.oracles import EquilibriumOracle, Oracle, Responses
+from malib_lite.scenarios.pipeline import PipelineOracle
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
 from malib_lite.scenarios.run import Run
 
@@ -85,6 +90,9 @@ class PSROConfig(PopulationConfig):
         "best responses that gain no more are kept out; None: all are added, but for exact ones of no use",
     )
     second_chances: NonNegativeInt = option(0, "how often those that gain too little are trained on before")
+    pipeline: PositiveInt = option(
+        1, "policies of each player that learn at the same time, each against the population and those below it (P2SRO)"
+    )
     target: NonNegativeFloat | None = option(None, "NashConv at which the run is over")
 
 
@@ -139,6 +147,15 @@ class PSROScenario(PopulationScenario):
                 "member of its own; leave the option out"
             )
 
+        if self.psro.pipeline > 1:
+            self._check_pipeline()
+
+    def make_seats(self) -> dict[str, str]:
+        seats = super().make_seats()
+        if self.psro.pipeline == 1:
+            return seats
+        return {f"{name}.{level}": player for name, player in seats.items() for level in range(self.psro.pipeline)}
+
     def execute(self, run: Run) -> dict[str, Any]:
         oracle = self._begin(run)
         run.expect("iterations", self.psro.max_iteration)
@@ -169,6 +186,48 @@ class PSROScenario(PopulationScenario):
         mixtures = {player: self.population.mixture(player) for player in self.players}
         title, curves = f"{self.name}, seed {self.seed}", {"nash_conv": "NashConv"}
         report_population(run, title, self.population, "iteration", curves, {"The final mixture": mixtures})
+
+    def _learnt_oracle(self, run: Run) -> Oracle:
+        if self.psro.pipeline == 1:
+            return super()._learnt_oracle(run)
+        levels: dict[str, list[str]] = {}
+        for runtime_id, player in self.seats.items():
+            levels.setdefault(player, []).append(runtime_id)
+        return PipelineOracle(run, levels, self._budget(self.total_steps), functools.partial(self._above, run))
+
+    def _above(self, run: Run, snapshots: Sequence[Mapping[str, Member]]) -> list[dict[str, Pools]]:
+        """Whom the levels of a pipeline meet that stand above others, of which there are snapshots: by player."""
+        population = self.population.copy()
+        for level in snapshots:
+            self._admit(level, population)
+        self._fill_in_payoffs(run, population)
+        table, pools = population.payoffs.table(), list[dict[str, Pools]]()
+        for above in range(1 - len(snapshots), 1):  # minus the number of levels that are not met
+            sizes = [size + above for size in population.payoffs.sizes]
+            mixtures = [
+                np.pad(mixture, (0, -above))
+                for mixture in self._mix(table[(slice(None), *(slice(size) for size in sizes))])
+            ]
+            everybody = population.pools(dict(zip(self.players, mixtures, strict=True)))
+            pools.append({p: {other: everybody[other] for other in self.players if other != p} for p in self.learners})
+        return pools
+
+    def _check_pipeline(self) -> None:
+        option, solver = f"'psro.pipeline' = {self.psro.pipeline}", self.psro.meta_solver
+        if self.psro.oracle == "exact":
+            raise ConfigError(f"{option}: best responses of 'psro.oracle' = 'exact' do not learn; leave it out")
+        if solver in ("anytime", "rectified_nash", *JOINT_SOLVERS):
+            raise ConfigError(
+                f"{option}: levels have mixtures of their own, which '{solver}' cannot give; choose a meta-solver of "
+                f"{', '.join(META_SOLVERS)}"
+            )
+        for name, value, default in (
+            ("psro.warm_start", self.psro.warm_start, "none"),
+            ("psro.final_response_steps", self.psro.final_response_steps, None),
+            ("stopping.training.max_iteration", self.stopping.training.max_iteration, None),
+        ):
+            if value != default:
+                raise ConfigError(f"{option} does not go with '{name}' = {value!r}; leave one of them out")
 
     def _begin_anytime(self, run: Run, oracle: Oracle) -> Oracle:
         """Have the mixtures made by a solver that knows the game; and what is exact come from it, too."""
