@@ -15,7 +15,8 @@ from malib_lite.population.meta_solvers import META_SOLVERS
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
-from malib_lite.scenarios.psro_scenario import PSROConfig, PSROScenario
+from malib_lite.scenarios.psro_config import PSROConfig
+from malib_lite.scenarios.psro_scenario import PSROScenario
 from malib_lite.train import TrainConfig, build, make_scenario
 
 KUHN = "open_spiel/kuhn_poker"

@@ -15,7 +15,7 @@ to the other's own pool it leads to an equilibrium in far fewer rounds than one 
 self-play PSRO (McAleer et al. 2022, https://arxiv.org/abs/2207.06541).
 
 Deviations: the papers find both by regret minimisation and reinforcement learning; here they are computed, by this one-
-sided double oracle, to within a hundredth of NashConv.
+sided double oracle, to within a hundredth of NashConv. Self-play PSRO adds a best response that is not mixed as well.
 """
 
 from __future__ import annotations

@@ -32,68 +32,26 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from malib_lite.agent.means import Means
 from malib_lite.backend.members import Member
-from malib_lite.config import (
-    ConfigError,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    build,
-    config,
-    option,
-    suggest,
-    to_dict,
-)
+from malib_lite.config import ConfigError, build, to_dict
 from malib_lite.population.anytime import AnytimeSolver
 from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, ce_opponents, get_joint_solver
-from malib_lite.population.meta_solvers import META_SOLVERS, get_meta_solver, is_constant_sum, nash, prd
+from malib_lite.population.meta_solvers import get_meta_solver, is_constant_sum, nash, prd
 from malib_lite.population.normal_form import marginals
 from malib_lite.population.population import Objective
 from malib_lite.population.rectified import rectified_opponents
 from malib_lite.rollout.manager import Pools
 from malib_lite.scenarios.oracles import EquilibriumOracle, Oracle, Responses
 from malib_lite.scenarios.pipeline import PipelineOracle
-from malib_lite.scenarios.population_scenario import ROUNDING, PopulationConfig, PopulationScenario
+from malib_lite.scenarios.population_scenario import ROUNDING, PopulationScenario
+from malib_lite.scenarios.psro_config import ASK_FOR_SEVERAL, PSROConfig
 from malib_lite.scenarios.run import Run
-
-# Meta-solvers that ask for a best response for each member of a player that is played.
-_ASK_FOR_SEVERAL = ("rectified_nash", *(name for name in JOINT_SOLVERS if name.endswith("_ce")))
-
-
-@config
-class PSROConfig(PopulationConfig):
-    """The outer loop; ``global_stopping_conditions`` of MALib's documents holds ``max_iteration`` alone."""
-
-    max_iteration: PositiveInt = option(12, "how often best responses are added for every player")
-    meta_solver: str | Callable[[np.ndarray], list[np.ndarray]] = option(
-        "auto",
-        f"{', '.join(META_SOLVERS)}, rectified_nash or anytime (these and nash: two players, zero-sum; "
-        "anytime: games that can be solved); joint, of two players: "
-        f"{', '.join(JOINT_SOLVERS)}; auto: nash where it can be, prd elsewhere",
-    )
-    max_responses: PositiveInt | None = option(
-        None,
-        f"best responses added for a player at a time, where several are asked for ({', '.join(_ASK_FOR_SEVERAL)}): "
-        "those of the members that are played most; None: all",
-    )
-    warm_start: Literal["none", "latest", "best"] = option(
-        "none", "what a best response starts from: a new network, the latest one, or the best against its opponents"
-    )
-    min_gain: NonNegativeFloat | None = option(
-        None,
-        "best responses that gain no more are kept out; None: all are added, but for exact ones of no use",
-    )
-    second_chances: NonNegativeInt = option(0, "how often those that gain too little are trained on before")
-    pipeline: PositiveInt = option(
-        1, "policies of each player that learn at the same time, each against the population and those below it (P2SRO)"
-    )
-    target: NonNegativeFloat | None = option(None, "NashConv at which the run is over")
 
 
 class PSROScenario(PopulationScenario):
@@ -119,36 +77,23 @@ class PSROScenario(PopulationScenario):
         self._joint_solver: JointSolver | None = None
         self._anytime: AnytimeSolver | None = None  # made when there is somebody to mix
         solver = self.psro.meta_solver
-        names = ("auto", "rectified_nash", "anytime", *META_SOLVERS, *JOINT_SOLVERS)
-        if isinstance(solver, str) and solver not in names:
-            raise ConfigError(f"'psro.meta_solver' = '{solver}': {suggest(solver, names)}")
         self._rectified = solver == "rectified_nash"
-        self._recommends = solver in _ASK_FOR_SEVERAL and not self._rectified
-        if self.psro.max_responses is not None and solver not in _ASK_FOR_SEVERAL:
-            raise ConfigError(
-                f"'psro.max_responses' = {self.psro.max_responses}: meta-solver {solver!r} asks for one best response "
-                f"of each player; those that ask for several are {', '.join(_ASK_FOR_SEVERAL)}; leave the option out"
-            )
+        self._recommends = solver in ASK_FOR_SEVERAL and not self._rectified
         if isinstance(solver, str) and solver in JOINT_SOLVERS:
             self._check_joint(solver)
             self._joint_solver = get_joint_solver(solver)
         elif solver == "anytime":
-            if self.psro.payoffs == "sampled":
-                raise ConfigError("'psro.payoffs' = 'sampled': the meta-solver 'anytime' knows the game; leave it out")
             self._check_exact("'psro.meta_solver' = 'anytime'")
         else:
             named = nash if self._rectified else solver
             self._meta_solver = _nash_or_prd if named == "auto" else get_meta_solver(named)
         if solver in ("nash", "rectified_nash", "anytime"):
             self._check_constant_sum(f"'psro.meta_solver' = '{solver}'")
-        if self._rectified and self.psro.warm_start != "none":
+        if self.psro.pipeline > 1 and self.stopping.training.max_iteration is not None:
             raise ConfigError(
-                f"'psro.warm_start' = '{self.psro.warm_start}': with rectified_nash every best response starts from a "
-                "member of its own; leave the option out"
+                "'stopping.training.max_iteration': with 'psro.pipeline' learners are of different ages; limit a best "
+                "response by trainer.total_timesteps or stopping.rollout.max_iteration"
             )
-
-        if self.psro.pipeline > 1:
-            self._check_pipeline()
 
     def make_seats(self) -> dict[str, str]:
         seats = super().make_seats()
@@ -211,23 +156,6 @@ class PSROScenario(PopulationScenario):
             everybody = population.pools(dict(zip(self.players, mixtures, strict=True)))
             pools.append({p: {other: everybody[other] for other in self.players if other != p} for p in self.learners})
         return pools
-
-    def _check_pipeline(self) -> None:
-        option, solver = f"'psro.pipeline' = {self.psro.pipeline}", self.psro.meta_solver
-        if self.psro.oracle == "exact":
-            raise ConfigError(f"{option}: best responses of 'psro.oracle' = 'exact' do not learn; leave it out")
-        if solver in ("anytime", "rectified_nash", *JOINT_SOLVERS):
-            raise ConfigError(
-                f"{option}: levels have mixtures of their own, which '{solver}' cannot give; choose a meta-solver of "
-                f"{', '.join(META_SOLVERS)}"
-            )
-        for name, value, default in (
-            ("psro.warm_start", self.psro.warm_start, "none"),
-            ("psro.final_response_steps", self.psro.final_response_steps, None),
-            ("stopping.training.max_iteration", self.stopping.training.max_iteration, None),
-        ):
-            if value != default:
-                raise ConfigError(f"{option} does not go with '{name}' = {value!r}; leave one of them out")
 
     def _begin_anytime(self, run: Run, oracle: Oracle) -> Oracle:
         """Have the mixtures made by a solver that knows the game; and what is exact come from it, too."""
