@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) 
                 f"unknown environment '{env}': it is written FAMILY/NAME ({hint}), or package.module:NAME for one of "
                 "your own"
             )
-        env = _find(env)
+        env = registry.find(env, "env")
     creator = env if isinstance(env, type) and issubclass(env, Environment) else Creator(env)
     _check_keywords(creator, config)
     return describe(creator, **config)
@@ -92,24 +91,6 @@ class Creator:
             f"{self.source!r} gives a {type(env).__module__}.{type(env).__qualname__}, which is neither a "
             f"malib_lite.contracts.environment.Environment nor an environment of {' or '.join(adapters)}"
         )
-
-
-def _find(path: str) -> Any:
-    """The object at ``package.module:NAME``."""
-    module_name, _, name = path.partition(":")
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise ConfigError(f"'env' = '{path}': '{module_name}' is not the name of a module")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"'env' = '{path}': cannot import '{module_name}': {error}") from error
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [known for known in vars(found) if not known.startswith("_")]
-            raise ConfigError(f"'env' = '{path}': there is no '{part}' in {module_name}: {suggest(part, known)}")
-        found = getattr(found, part)
-    return found
 
 
 def _copy(env: Any) -> Any:

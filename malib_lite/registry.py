@@ -60,6 +60,31 @@ def check_spaces(policy_class: type[Policy], observation_space: Space, action_sp
         raise ConfigError(f"{error}; algorithms that fit: {fitting or 'none'}") from None
 
 
+def find(path: str, key: str) -> Any:
+    """What a user means by ``package.module:NAME``.
+
+    Args:
+        key: of the configuration, where it stands.
+
+    Raises:
+        ConfigError: there is no such module, or it has no such name.
+    """
+    module_name, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigError(f"'{key}' = '{path}': '{module_name}' is not the name of a module")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"'{key}' = '{path}': cannot import '{module_name}': {error}") from error
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [known for known in vars(found) if not known.startswith("_")]
+            raise ConfigError(f"'{key}' = '{path}': there is no '{part}' in {module_name}: {suggest(part, known)}")
+        found = getattr(found, part)
+    return found
+
+
 def resolve(path: str) -> Any:
     """The object at ``package.module:name``."""
     module, _, name = path.partition(":")

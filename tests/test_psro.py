@@ -253,6 +253,39 @@ def test_help_and_documents_name_every_meta_solver():
         assert re.search(rf"\b{name}\b", help_texts["meta_solver"]) and f"`{name}`" in document, name
 
 
+def newest(payoffs):
+    """Somebody's own meta-solver: all play their latest."""
+    return [np.eye(size)[-1] for size in payoffs.shape[1:]]
+
+
+def no_distribution(payoffs):
+    return [np.ones(size) for size in payoffs.shape[1:]]
+
+
+def one_mixture(payoffs):
+    return [np.ones(1)]
+
+
+def test_a_meta_solver_of_ones_own(tmp_path):
+    for number, own in enumerate((newest, "test_psro:newest")):
+        settings = {"oracle": "exact", "meta_solver": own}
+        _, lines, _ = play(tmp_path / str(number), "psro", psro=settings, iterations=2)
+        assert lines[-1]["player_0/mixture"] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "solver, words",
+    [
+        (no_distribution, "meta-solver .*no_distribution.* gives what is no distribution"),
+        (one_mixture, "meta-solver .*one_mixture.*not one mixture for each player"),
+        (lambda payoffs: None, "cannot solve payoffs"),
+    ],
+)
+def test_wrong_mixtures_are_told(tmp_path, solver, words):
+    with pytest.raises(ConfigError, match=words):
+        play(tmp_path, "psro", psro={"oracle": "exact", "meta_solver": solver}, iterations=2)
+
+
 # -- wrong input ----------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +302,13 @@ def test_help_and_documents_name_every_meta_solver():
         ("psro", "matrix/chicken", {"psro": {"meta_solver": "nash", "payoffs": "sampled"}}, "not add up to a constant"),
         ("psro", KUHN, {"psro": {"meta_solver": "rectified_nash", "warm_start": "latest"}}, "psro.warm_start"),
         ("psro", KUHN, {"psro": {"meta_solver": "rectified_nsh"}}, "rectified_nash"),
+        (
+            "psro",
+            KUHN,
+            {"psro": {"meta_solver": "test_psro:newst"}},
+            "psro.meta_solver.*did you mean 'newest'",
+        ),
+        ("psro", KUHN, {"psro": {"meta_solver": "test_psro:KUHN"}}, "must be a function"),
         ("psro", KUHN, {"psro": {"max_responses": 0}}, "max_responses"),
         ("psro", KUHN, {"psro": {"max_responses": 2}}, "'psro.max_responses' = 2: .*'auto' asks for one"),
         ("psro", KUHN, {"psro": {"max_responses": 1, "meta_solver": "max_entropy_cce"}}, "_cce' asks for one"),

@@ -216,6 +216,34 @@ def get_meta_solver(solver: str | MetaSolver) -> MetaSolver:
     return META_SOLVERS[solver]
 
 
+def checked(solver: MetaSolver) -> MetaSolver:
+    """The same meta-solver, somebody else's, for whom mistakes are told.
+
+    Raises:
+        ConfigError: (the result, when called) it gives something else than a distribution for each player.
+    """
+
+    def solve(payoffs: np.ndarray) -> list[np.ndarray]:
+        try:
+            mixtures = [np.asarray(mixture, np.float64) for mixture in solver(payoffs)]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"meta-solver {solver!r} cannot solve payoffs of shape {payoffs.shape}: {error}"
+            ) from error
+        sizes = [(size,) for size in payoffs.shape[1:]]
+        if [mixture.shape for mixture in mixtures] != sizes:
+            raise ConfigError(
+                f"meta-solver {solver!r} gives arrays of shapes {[mixture.shape for mixture in mixtures]}, not one "
+                f"mixture for each player: {sizes}"
+            )
+        # Written so that NaN fails too.
+        if not all(mixture.min() >= 0.0 and abs(mixture.sum() - 1.0) < 1e-6 for mixture in mixtures):
+            raise ConfigError(f"meta-solver {solver!r} gives what is no distribution: {mixtures}")
+        return mixtures
+
+    return solve
+
+
 def _project(x: np.ndarray, floor: float) -> np.ndarray:
     """Nearest point to x (P,) among the distributions with no entry below floor (Duchi et al. 2008, figure 1)."""
     if x.min() >= floor:  # inside already: only the sum's rounding error is taken back, before it can grow

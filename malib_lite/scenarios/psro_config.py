@@ -33,7 +33,8 @@ class PSROConfig(PopulationConfig):
         "auto",
         f"{', '.join(META_SOLVERS)}, rectified_nash or anytime (these and nash: two players, zero-sum; "
         "anytime: games that can be solved); joint, of two players: "
-        f"{', '.join(JOINT_SOLVERS)}; auto: nash where it can be, prd elsewhere",
+        f"{', '.join(JOINT_SOLVERS)}; package.module:NAME, a function of your own; auto: nash where it can be, prd "
+        "elsewhere",
     )
     max_responses: PositiveInt | None = option(
         None,
@@ -56,7 +57,7 @@ class PSROConfig(PopulationConfig):
     def __post_init__(self) -> None:
         solver = self.meta_solver
         names = ("auto", "rectified_nash", "anytime", *META_SOLVERS, *JOINT_SOLVERS)
-        if isinstance(solver, str) and solver not in names:
+        if isinstance(solver, str) and solver not in names and ":" not in solver:
             raise ConfigError(f"'psro.meta_solver' = '{solver}': {suggest(solver, names)}")
         if self.max_responses is not None and solver not in ASK_FOR_SEVERAL:
             raise ConfigError(

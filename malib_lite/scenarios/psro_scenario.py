@@ -37,12 +37,13 @@ from typing import Any
 
 import numpy as np
 
+from malib_lite import registry
 from malib_lite.agent.means import Means
 from malib_lite.backend.members import Member
 from malib_lite.config import ConfigError, build, to_dict
 from malib_lite.population.anytime import AnytimeSolver
 from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, ce_opponents, get_joint_solver
-from malib_lite.population.meta_solvers import get_meta_solver, is_constant_sum, nash, prd
+from malib_lite.population.meta_solvers import MetaSolver, checked, get_meta_solver, is_constant_sum, nash, prd
 from malib_lite.population.normal_form import marginals
 from malib_lite.population.population import Objective
 from malib_lite.population.rectified import rectified_opponents
@@ -85,8 +86,7 @@ class PSROScenario(PopulationScenario):
         elif solver == "anytime":
             self._check_exact("'psro.meta_solver' = 'anytime'")
         else:
-            named = nash if self._rectified else solver
-            self._meta_solver = _nash_or_prd if named == "auto" else get_meta_solver(named)
+            self._meta_solver = _independent(solver)
         if solver in ("nash", "rectified_nash", "anytime"):
             self._check_constant_sum(f"'psro.meta_solver' = '{solver}'")
         if self.psro.pipeline > 1 and self.stopping.training.max_iteration is not None:
@@ -316,6 +316,17 @@ class PSROScenario(PopulationScenario):
             f"support {supports} of {of_sizes}   steps {run.env_steps:>9,}"
         )
         return values
+
+
+def _independent(solver: str | MetaSolver) -> MetaSolver:
+    """The meta-solver that an option names; somebody else's mistakes are told."""
+    if isinstance(solver, str) and ":" in solver:
+        solver = registry.find(solver, "psro.meta_solver")
+        if not callable(solver):
+            raise ConfigError(f"'psro.meta_solver' = {solver!r}: must be a function of the payoffs")
+    if callable(solver):
+        return checked(solver)
+    return {"auto": _nash_or_prd, "rectified_nash": nash}.get(solver) or get_meta_solver(solver)
 
 
 def _nash_or_prd(payoffs: np.ndarray) -> list[np.ndarray]:
