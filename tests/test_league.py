@@ -11,6 +11,8 @@ from malib_lite.population.exhibition import Exhibition, Meeting
 from malib_lite.population.league import League
 from malib_lite.population.league_rules import LeagueRules
 from malib_lite.population.league_rules import Member as LeagueMember
+from malib_lite.population.meta_solvers import is_constant_sum, nash
+from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
 from malib_lite.runtime.seeds import generator
@@ -160,6 +162,19 @@ def won(share, games):
     return Meeting(games, (2 * share - 1, 1 - 2 * share), (error, error), 1.0)
 
 
+def test_the_game_of_choosing_somebody():
+    """Rock, paper and scissors share 1: each gets half of it from itself."""
+    exhibition = Exhibition()
+    for pair, payoffs in {("r", "p"): (0.0, 1.0), ("s", "p"): (1.0, 0.0), ("r", "s"): (1.0, 0.0)}.items():
+        exhibition.record(*pair, Meeting(100, payoffs, (0.1, 0.1), 1.0))
+    game = exhibition.game(["r", "p", "s"])
+    np.testing.assert_allclose(game[0], [[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
+    assert is_constant_sum(game)
+    for mixture in nash(game):
+        np.testing.assert_allclose(mixture, 1 / 3)
+    np.testing.assert_array_equal(Exhibition().game(["alone"]), np.zeros((2, 1, 1)))
+
+
 def test_ratings_are_relative_to_the_first():
     exhibition = Exhibition()
     for pair in [("a", "b"), ("b", "c")]:
@@ -255,7 +270,7 @@ def test_frozen_snapshots_never_change(played):
     folder, _, states, _ = played
     members, seen = MemberFolder(folder / "checkpoints" / "policies"), {}
     for state in states:
-        for member in state["members"]:
+        for member in state["league"]["members"]:
             if member["parent"] is not None:
                 assert seen.setdefault(member["id"], member["policies"]) == member["policies"]
     assert len(seen) >= 5
@@ -270,9 +285,9 @@ def test_frozen_snapshots_never_change(played):
 def test_exploiters_start_anew_and_main_agents_go_on(played):
     folder, _, states, scenario = played
     assert {name for _, name in scenario.league.resets} == {"main_exploiter-0", "league_exploiter-0"}
-    state = states[-1]
+    state = states[-1]["league"]
     for generation, name in state["resets"]:
-        after = {member["id"]: member["policies"] for member in states[generation]["members"]}
+        after = {member["id"]: member["policies"] for member in states[generation]["league"]["members"]}
         assert after[name] == state["first"][name] != after[f"{name}@{generation}"]
     reports = reports_of(folder)
     updates = {
@@ -298,7 +313,7 @@ def test_main_agents_meet_everybody_and_are_rated(played):
     assert final["low"] < final["elo"] < final["high"]
     assert state["ratings"][rows[-1]] == final and league.frozen_in[rows[-1]] == 3
     assert state["ratings"]["untrained"]["elo"] == 0.0
-    assert not any(member["id"] == "untrained" for member in state["members"])
+    assert not any(member["id"] == "untrained" for member in state["league"]["members"])
     last = reports_of(folder)[-1]
     assert last["main-0/rating"] == final["elo"] and 0.0 < last["main-0/win_rate"] < 1.0
     assert {"nash_conv", "nash_conv_average", "nash_conv_nash"} <= summary.keys()
@@ -306,6 +321,14 @@ def test_main_agents_meet_everybody_and_are_rated(played):
     assert {path.name for path in (folder / "plots").iterdir()} == {
         "league.png", "nash_conv.png", "payoffs.png", "ratings.png"
     }  # fmt: skip
+
+
+def test_the_population_is_all_that_the_main_agents_were(played):
+    folder, _, states, _ = played
+    saved = SavedPopulation.read(folder)
+    for player, members in saved.members.items():
+        forms = [state["league"]["members"][0]["policies"][player] for state in states]
+        assert list(map(str, members)) == forms and len(set(forms)) == 4
 
 
 def test_several_main_agents_without_exploiters_in_a_game_of_three(tmp_path):
@@ -318,6 +341,8 @@ def test_several_main_agents_without_exploiters_in_a_game_of_three(tmp_path):
     assert summary["ratings"].keys() == {"main-0", "main-1"} and "nash_conv_nash" not in summary
     assert last["nash_conv"] <= (last["main-0/nash_conv"] + last["main-1/nash_conv"]) / 2 + 1e-9  # gains are convex
     assert scenario.league.wins["main-0", "main-1"].games > 0
+    for player, pool in SavedPopulation.read(tmp_path / "run").pools("final").items():  # the main agents as they are
+        assert all(pool[scenario.league.policies[main][player]] == 0.5 for main in ("main-0", "main-1"))
 
 
 @pytest.mark.slow

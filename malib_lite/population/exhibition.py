@@ -71,6 +71,17 @@ class Exhibition:
                     table[i, j] = self[row, column].payoffs[0]
         return table
 
+    def game(self, names: Sequence[str]) -> np.ndarray:
+        """The symmetric game (2, P, P) float64 of choosing one of those who have all met: mean returns, over all seats,
+        of the one that the first player chooses (rows) and of the one that the second chooses (columns).
+
+        Against itself everybody gets half of what two others get together, which is right in constant-sum games.
+        """
+        payoffs = self.payoffs(names, names)
+        shared = (payoffs + payoffs.T)[~np.eye(len(names), dtype=bool)]
+        np.fill_diagonal(payoffs, shared.mean() / 2.0 if shared.size else 0.0)
+        return np.stack([payoffs, payoffs.T])
+
     def ratings(self, names: Sequence[str]) -> dict[str, Rating]:
         """Elo ratings by all meetings, relative to the first of ``names``.
 

@@ -40,11 +40,11 @@ class SavedPopulation:
     def read(path: Path) -> SavedPopulation:
         """Read a run folder.
 
-        A run of the marl or the nfsp scenario is a population with one member for each player.
+        A run of the marl or the nfsp scenario is a population with one member for each player; that of a league is all
+        that its main agents were.
 
         Raises:
-            ConfigError: it is no run folder, or that of a league, or has no policies yet, or one of its files cannot be
-                read.
+            ConfigError: it is no run folder, or has no policies yet, or one of its files cannot be read.
         """
         if not (path / "config.yaml").is_file():
             raise ConfigError(f"'{path}' is no run folder: it has no config.yaml")
@@ -57,11 +57,6 @@ class SavedPopulation:
             if "policies" in state:
                 members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
                 mixtures = {player: np.ones(1) for player in members}
-            elif "exhibition" in state:
-                raise ConfigError(
-                    f"'{path}' is a league, whose snapshots have met already (see its summary.json and plots); runs of "
-                    "marl, psro, self_play, nfsp and xdo can be evaluated"
-                )
             else:
                 members = {player: list(map(Member.parse, texts)) for player, texts in state["members"].items()}
                 mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
@@ -70,8 +65,6 @@ class SavedPopulation:
                 payoffs.expand([len(of_player) for of_player in members.values()])
                 for name in files:
                     payoffs.put_back(load_file(path / "checkpoints" / name))
-        except ConfigError:
-            raise
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
         complete = any(payoffs.sizes) and not payoffs.missing()

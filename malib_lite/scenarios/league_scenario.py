@@ -19,6 +19,10 @@ from, untrained networks, each its own, where the paper has a policy trained on 
 at first, nobody learns from playing untrained networks. The distribution of opponents is worked out once in a
 generation, not for every game. Ratings come from exhibition games between snapshots, every main agent's against
 everybody's, not from the games of training: learners change, snapshots do not.
+
+A league leaves a population as other scenarios do: all that its main agents were, a member for each generation and main
+agent. Exploiters are no part of it: they are there to be overcome. It is mixed by its Nash mixtures where two players
+have opposite interests; elsewhere these would promise nothing, and it plays the main agents as they are.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from malib_lite.population.league_rules import LeagueRules, Role
 from malib_lite.population.league_rules import Member as LeagueMember
 from malib_lite.population.matchmaking import fictitious, naive
 from malib_lite.population.meta_solvers import is_constant_sum, nash
+from malib_lite.population.population import Population
 from malib_lite.rollout.books import Books, Tally
 from malib_lite.runtime.seeds import generator
 from malib_lite.scenarios.run import Run
@@ -127,11 +132,10 @@ class LeagueScenario(Scenario):
             self._start_anew(run, anew, generation)
             self._meet(run)
             values = self._report(run, generation, values, frozen, anew)
-        names = ("iteration", "nash_conv", "nash_conv_average")
+        names = ("iteration", "nash_conv", "nash_conv_average", "nash_conv_nash")
         final = {main: league.snapshots(main)[-1] for main in self.mains}
         return {
             **{name: values[name] for name in names if name in values},
-            **self._nash_mixture(),
             "ratings": {main: self.ratings[snapshot]._asdict() for main, snapshot in final.items()},
         }
 
@@ -140,7 +144,10 @@ class LeagueScenario(Scenario):
 
         plots, title, league = run.folder.path / "plots", f"{self.name}, seed {self.seed}", self.league
         if any("nash_conv" in report for report in run.reports):
-            curves = {"nash_conv": "main agents now", "nash_conv_average": "average of all generations"}
+            curves = {
+                "nash_conv": "main agents now", "nash_conv_average": "average of all generations",
+                "nash_conv_nash": "Nash mixture of all generations",
+            }  # fmt: skip
             plot_nash_conv(plots / "nash_conv.png", title, "generation", run.reports, curves)
         snapshots = {learner.id: league.snapshots(learner.id) for learner in self.learners}
         frozen = [(name, league.frozen_in[one]) for name, of_learner in snapshots.items() for one in of_learner]
@@ -164,9 +171,9 @@ class LeagueScenario(Scenario):
         self._learning = run.training.add_policies(self._horizon)
         self.league = League(self.learners, self._by_learner(run.training.save(self._learning)), self.settings)
         self.exhibition = Exhibition()
-        self._cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
+        cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
         game = exact_game(self.env_description, self.groups, self.policies.values())
-        self._exact = None if game is None else ExactEvaluator(game)
+        self.population = Population(self.groups, cache.get, None if game is None else ExactEvaluator(game))
 
     def _train(self, run: Run) -> dict[str, Any]:
         """Everybody learns against whom the rules choose; returns what is to be reported."""
@@ -236,15 +243,19 @@ class LeagueScenario(Scenario):
         self, run: Run, generation: int, learnt: Mapping[str, Any], frozen: list[str], anew: list[str]
     ) -> dict[str, Any]:
         """Say how good the main agents are, and what became of everybody."""
+        for main in self.mains:
+            for player, member in self.league.policies[main].items():
+                self.population.add(player, member)
         values: dict[str, Any] = {"iteration": generation, "env_steps": run.env_steps, **learnt, **self._judge()}
         for learner in self.learners:
             snapshots = self.league.snapshots(learner.id)
             values[f"{learner.id}/snapshots"] = len(snapshots)
             if snapshots:
                 values[f"{learner.id}/rating"] = self.ratings[snapshots[-1]].elo
-        state = {"generation": generation, **self.league.state_dict(), "exhibition": self.exhibition.state_dict()}
+        state = {"generation": generation, **self.population.state_dict(), "league": self.league.state_dict()}
         ratings = {name: rating._asdict() for name, rating in self.ratings.items()}
-        run.folder.write_json("checkpoints/state.json", {**state, "ratings": ratings})
+        state |= {"exhibition": self.exhibition.state_dict(), "ratings": ratings}
+        run.folder.write_json("checkpoints/state.json", state)
         run.report(generation, values)
         quality = ""
         if "nash_conv" in values:
@@ -259,37 +270,56 @@ class LeagueScenario(Scenario):
     # -- how good the main agents are -------------------------------------------------------------------------------
 
     def _judge(self) -> dict[str, float]:
-        """NashConv of the main agents as they are, and of the average of what they were in all generations.
+        """NashConv, where the game is solved, of the main agents as they are, of the average of what they were in all
+        generations, and of the Nash mixtures over that.
 
-        Several main agents count alike. Empty where the game is not solved.
+        Several main agents count alike. The population is left with the last of these mixtures.
         """
-        if self._exact is None:
-            return {}
-        for main in self.mains:
-            for player, (agent,) in self.groups.items():
-                self._exact.add(agent, self._cache.get(self.league.policies[main][player]))
-        values = {}
-        for name, mix in (("nash_conv", naive), ("nash_conv_average", fictitious)):
-            per_main = mix(self._exact.sizes[0] // len(self.mains))
-            each = {main: np.zeros(self._exact.sizes[0]) for main in self.mains}
+        population, mixtures = self.population, dict[str, list[np.ndarray]]()
+        size = len(population.members[self.players[0]])
+        for name, mix in (("nash_conv_average", fictitious), ("nash_conv", naive)):
+            per_main = mix(size // len(self.mains))
+            each = {main: np.zeros(size) for main in self.mains}
             for number, mixture in enumerate(each.values()):
                 mixture[number :: len(self.mains)] = per_main
-            values[name] = self._nash_conv(np.mean(list(each.values()), axis=0))
             if len(self.mains) > 1:
-                values.update({f"{main}/{name}": self._nash_conv(mixture) for main, mixture in each.items()})
+                mixtures |= {f"{main}/{name}": [mixture] * len(self.players) for main, mixture in each.items()}
+            mixtures[name] = [np.mean(list(each.values()), axis=0)] * len(self.players)
+        if (best := self._nash_mixtures()) is not None:
+            mixtures["nash_conv_nash"] = best
+        values = {}
+        for name, of_players in mixtures.items():
+            for player, mixture in zip(self.players, of_players, strict=True):
+                population.mix(player, mixture)
+            nash_conv = population.nash_conv()
+            if nash_conv is not None:
+                values[name] = nash_conv
         return values
 
-    def _nash_conv(self, mixture: np.ndarray) -> float:
-        """NashConv of one mixture (P,) over all that the main agents were, for every player."""
-        assert self._exact is not None
-        return self._exact.nash_conv(dict.fromkeys(self._exact.agents, mixture))
+    def _nash_mixtures(self) -> list[np.ndarray] | None:
+        """Each player's Nash mixture (P,) over all that the main agents were; None but for two players with opposite
+        interests.
 
-    def _nash_mixture(self) -> dict[str, float]:
-        """NashConv of the Nash mixtures over all that the main agents were, for two players in a zero-sum game."""
-        if self._exact is None or len(self.players) != 2 or not is_constant_sum(self._exact.payoffs()):
-            return {}
-        mixtures = nash(self._exact.payoffs())
-        return {"nash_conv_nash": self._exact.nash_conv(dict(zip(self._exact.agents, mixtures, strict=True)))}
+        Where the game is not solved it goes by the exhibition games, and is one over snapshots.
+        """
+        if len(self.players) != 2:
+            return None
+        if self.population.exact is not None:
+            payoffs = self.population.exact.payoffs()
+            return nash(payoffs) if is_constant_sum(payoffs) else None
+        names = [UNTRAINED, *self.league.snapshots(role="main")]
+        forms = [self.league.first[self.mains[0]], *(self.league.policies[name] for name in names[1:])]
+        payoffs = self.exhibition.game(names)
+        if not is_constant_sum(payoffs):
+            return None
+        mixtures = []
+        for player, probabilities in zip(self.players, nash(payoffs), strict=True):
+            members = self.population.members[player]
+            mixture = np.zeros(len(members))
+            for form, probability in zip(forms, probabilities.tolist(), strict=True):
+                mixture[members.index(form[player])] += probability
+            mixtures.append(mixture)
+        return mixtures
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
