@@ -1,7 +1,7 @@
 """``python -m malib_lite.evaluate RUN [RUN ...]``: play saved populations of one environment against each other.
 
-Prints what each earns against each, Elo, NashConv where the game can be solved, and each run's strongest members; all
-of it goes to ``evaluation.json``, and a heat map to ``cross_play.png``.
+Prints what each earns against each, ratings, NashConv where the game can be solved, and each run's strongest members;
+all of it goes to ``evaluation.json``, and a heat map to ``cross_play.png``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from malib_lite.contracts.exact import ExactGame
-    from malib_lite.population.contest import Contestant, Table
-    from malib_lite.population.cross_play import CrossPlay
+    from malib_lite.population.contest import Contestant, Played, Table
+    from malib_lite.population.cross_play import CrossPlay, Lineup
     from malib_lite.population.saved import SavedPopulation
     from malib_lite.population.standing import Standing
 
@@ -43,10 +43,11 @@ class Evaluation:
 
     env: str
     exact: bool
-    episodes: int | None  # of each lineup; None where payoffs are exact
+    episodes: int | None  # of each lineup; None where none were played
     cross_play: CrossPlay
     nash_convs: list[float] | None  # of each population
-    elo: np.ndarray | None  # (K, 3): rating and 95 % interval
+    elo: np.ndarray | None  # (K, 3): rating and 95 % interval, of two players with opposite interests
+    skills: np.ndarray | None  # (K, 3): the same by TrueSkill's model and the episodes, of all other games
     members: dict[str, dict[str, list[Standing]]]  # by run and player, the strongest first
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Evaluation:
                 "strength": float(table.strengths[number]),
                 "nash_conv": None if self.nash_convs is None else self.nash_convs[number],
                 "elo": None if self.elo is None else self.elo[number].tolist(),
+                "skill": None if self.skills is None else self.skills[number].tolist(),
             }
             for number, name in enumerate(table.names)
         ]
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, of the same environment")
-    parser.add_argument("--episodes", type=int, default=1000, help="of each lineup, where payoffs are not exact")
+    parser.add_argument("--episodes", type=int, default=1000, help="of each lineup, where any are played")
     parser.add_argument("--sampled", action="store_true", help="play episodes even where payoffs could be exact")
     parser.add_argument("--seed", type=int, default=0, help="of these episodes")
     parser.add_argument("--out", type=Path, help="folder for evaluation.json and cross_play.png; None: the first run's")
@@ -103,14 +105,14 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
 
     Args:
         runs: run folders, each with ``@CHOICE`` if need be.
-        episodes: of each lineup, where payoffs are not exact.
+        episodes: of each lineup, where payoffs are not exact, or there is no Elo.
         seed: of these episodes.
         sampled: play episodes even where payoffs could be exact.
 
     Raises:
         ConfigError: a folder is no run's, or its policies are damaged or do not fit; nothing has been written.
     """
-    from malib_lite.population.contest import exact_contest, player_returns, sampled_contest
+    from malib_lite.population.contest import exact_contest, sampled_contest
     from malib_lite.population.cross_play import cross_play, lineups
     from malib_lite.population.exploitability import exact_game
     from malib_lite.population.saved import SavedPopulation
@@ -127,24 +129,32 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
     ]
     specs = [spec for scenario in scenarios.values() for spec in scenario.policies.values()]
     game = None if sampled else exact_game(table.env_description, table.groups, specs)
-    wanted, stake, nash_convs = lineups(len(contestants), len(table.groups)), 0.0, None
+    wanted = lineups(len(contestants), len(table.groups))
+
+    def play() -> dict[Lineup, Played]:
+        return sampled_contest(table, contestants, wanted, episodes, num_envs, seed)
+
     if game is not None:
+        played, stake = {}, 0.0
         returns, nash_convs = exact_contest(game, table, contestants, wanted)
     else:
-        returns = {}
-        for lineup, books in sampled_contest(table, contestants, wanted, episodes, num_envs, seed):
-            returns[lineup] = player_returns(table, books)
-            stake = max(stake, *(max(abs(tally.low), abs(tally.high)) for tally in books.returns.values()))
+        played, nash_convs = play(), None
+        returns = {lineup: (result.means, result.errors) for lineup, result in played.items()}
+        stake = max(result.largest for result in played.values())
     met = cross_play(names, returns, len(table.groups))
     payoffs = _payoffs(saved, scenarios, game)
     stake = max([stake, *(float(abs(of_members).max()) for of_members, _ in payoffs.values())])
+    elo = _elo(met, stake)
+    if elo is None and not played:
+        played = play()
     return Evaluation(
         env=str(next(iter(saved.values())).config["env"]),
         exact=game is not None,
-        episodes=None if game is not None else episodes,
+        episodes=episodes if played else None,
         cross_play=met,
         nash_convs=nash_convs,
-        elo=_elo(met, stake),
+        elo=elo,
+        skills=None if elo is not None else _skills(played, len(names)),
         members={str(path): standings(*tables, saved[path].mixtures) for path, tables in payoffs.items()},
     )
 
@@ -239,6 +249,17 @@ def _elo(table: CrossPlay, stake: float) -> np.ndarray | None:
     return np.column_stack([ratings.values, ratings.intervals()])
 
 
+def _skills(played: Mapping[Lineup, Played], size: int) -> np.ndarray:
+    """Ratings (K, 3) with intervals, of any number of players with any interests, by who got more in each episode."""
+    import numpy as np
+
+    from malib_lite.population.cross_play import head_to_head
+    from malib_lite.population.ratings import fit_skills
+
+    ratings = fit_skills(*head_to_head({lineup: result.placings for lineup, result in played.items()}, size))
+    return np.column_stack([ratings.values, ratings.intervals()])
+
+
 def _payoffs(
     saved: Mapping[Path, SavedPopulation], scenarios: Mapping[Path, Any], game: ExactGame | None
 ) -> dict[Path, tuple[np.ndarray, np.ndarray]]:
@@ -310,13 +331,18 @@ def _show(evaluation: Evaluation) -> None:
     ]
     rows = [[name, *row] for name, row in zip(met.names, cells, strict=True)]
     show(f"{evaluation.env}: mean return over all seats, {how}", ["of \\ against", *met.names], rows)
+    title = "populations"
     columns = {"population": list(met.names), "against all others": [signed(value, 4) for value in met.strengths]}
     if evaluation.elo is not None:
         columns["Elo"] = [signed(value) for value in evaluation.elo[:, 0]]
         columns["95 % interval"] = [f"{signed(low)} to {signed(high)}" for _, low, high in evaluation.elo]
+    if evaluation.skills is not None:
+        title += f"; TrueSkill by who got more, {evaluation.episodes:,} episodes for each lineup"
+        columns["TrueSkill"] = [f"{value:.2f}" for value in evaluation.skills[:, 0]]
+        columns["95 % interval"] = [f"{low:.2f} to {high:.2f}" for _, low, high in evaluation.skills]
     if evaluation.nash_convs is not None:
         columns["NashConv"] = [f"{abs(value):.4f}" for value in evaluation.nash_convs]
-    show("populations", list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
+    show(title, list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
     for run, players in evaluation.members.items():
         for player, standings in players.items():
             show(f"{run}: strongest members of {player}", *standing_table(standings, most=5))

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from malib_lite.population.cross_play import cross_play, lineups, relative_performance
+from malib_lite.population.cross_play import cross_play, head_to_head, lineups
+from malib_lite.population.ratings import SKILL_NOISE, fit_skills
+from malib_lite.rollout.books import Books
 
 RPS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
 # Populations as mixtures of rock, paper, scissors.
@@ -56,10 +58,30 @@ def test_a_missing_lineup_is_refused():
         cross_play(list(MIXTURES), returns, 2)
 
 
-def test_relative_performance():
-    """A pool with an answer to everything is worth more than one without, and what it has twice is worth no more."""
-    assert relative_performance(RPS[:, [0]]) == pytest.approx(1.0)
-    assert relative_performance(RPS) == pytest.approx(0.0, abs=1e-9)
-    # Paper and rock: the other mixes paper and scissors at 2 : 1, rock and paper lose 1/3 on average.
-    assert relative_performance(RPS[[1, 0]]) == pytest.approx(-1 / 3)
-    assert relative_performance(np.vstack([RPS, RPS])) == pytest.approx(0.0, abs=1e-9)
+def test_who_comes_off_better_than_whom():
+    """With two players a lineup is one game of both; with three the odd one meets the other two, half a game each."""
+    two = {(0, 0): [[5, 2, 3], [3, 2, 5]], (0, 1): [[6, 1, 3], [3, 1, 6]], (1, 0): [[0, 0, 10], [10, 0, 0]]}
+    wins, draws = head_to_head(two, 2)
+    np.testing.assert_array_equal(wins, [[0, 16], [3, 0]])
+    np.testing.assert_array_equal(draws, [[0, 1], [1, 0]])
+    three = {(1, 0, 1): [[0, 20, 0], [12, 5, 3], [9, 9, 2]], (0, 1, 1): [[2, 2, 16], [20, 0, 0], [20, 0, 0]]}
+    wins, draws = head_to_head(three, 2)
+    np.testing.assert_array_equal(wins, [[0, 7], [9.5, 0]])
+    np.testing.assert_array_equal(draws, [[0, 3.5], [3.5, 0]])
+
+
+@pytest.mark.parametrize("num_players", [2, 3])
+def test_skills_by_placings(num_players):
+    """Populations that show their skill with noise at a common table, where all seats of one have the same skill."""
+    rng, skills = np.random.default_rng(0), np.array([23.0, 25.0, 27.0])
+    placings = {}
+    for lineup in lineups(3, num_players):
+        books = Books()
+        shown = skills[list(lineup)] + rng.normal(0.0, SKILL_NOISE, size=(2000, num_players))
+        books.place({str(seat): values for seat, values in enumerate(shown.T)})
+        placings[lineup] = list(books.placings.values())
+    wins, draws = head_to_head(placings, 3)
+    games = 2000 * len([lineup for lineup in lineups(3, num_players) if len(set(lineup)) > 1])
+    assert wins.sum() == pytest.approx(games) and not draws.any()
+    ratings = fit_skills(wins, draws)
+    assert (np.abs(ratings.values - skills) < 3.0 * ratings.errors + 0.01).all() and ratings.errors.max() < 0.15

@@ -81,6 +81,7 @@ def test_the_command_writes_what_it_prints(runs, tmp_path, capsys):
         assert words in printed
     assert f"{written['mean'][0][1]:+.4f}" in printed
     assert [each["name"] for each in written["populations"]] == ["solved", "circles@average"]
+    assert written["populations"][0]["skill"] is None and written["episodes"] is None  # there is Elo, nothing is played
     low, high = written["populations"][0]["elo"][1:]
     assert low < written["populations"][0]["elo"][0] < high
     assert {"member", "mixture", "elo", "alpha_rank"} <= set(written["members"][str(runs / "solved")]["player_0"][0])
@@ -95,6 +96,22 @@ def test_average_policies_of_nfsp_are_tables_too(runs, tmp_path):
     assert exact.exact and exact.nash_convs[1] == pytest.approx(reported, abs=1e-9) and reported > 0.1
     errors = played.cross_play.errors
     assert (np.abs(played.cross_play.values - exact.cross_play.values) <= 4.5 * errors + 1e-12).all()
+
+
+def test_who_comes_off_better_is_rated_where_interests_are_mixed(tmp_path, capsys):
+    """In the prisoners' dilemma defectors get more than the other one, though two of them get less than two others."""
+    train(tmp_path, env="matrix/prisoners_dilemma", psro={"oracle": "exact", "max_iteration": 3})
+    who = [str(tmp_path), f"{tmp_path}@0"]
+    result = evaluate(who, episodes=400)
+    assert result.exact and result.episodes == 400 and result.elo is None
+    (solved, low, _), (uniform, _, high) = result.skills
+    assert solved + uniform == pytest.approx(50.0) and low > high
+    assert result.cross_play.mean[0, 0] < result.cross_play.mean[1, 1]
+    assert main([*who, "--episodes", "400"]) == 0
+    printed, written = capsys.readouterr().out, json.loads((tmp_path / "evaluation.json").read_text())
+    assert "TrueSkill by who got more, 400 episodes" in printed and f"{solved:.2f}" in printed
+    assert [each["skill"] for each in written["populations"]] == result.skills.tolist()
+    assert [each["elo"] for each in written["populations"]] == [None, None]
 
 
 LEAGUE = {"league_exploiters": 0, "rating_episodes": 20}
@@ -143,8 +160,10 @@ def test_three_players_take_turns(tmp_path):
             tmp_path / str(number), **three, psro={"oracle": "exact", "meta_solver": "uniform", "max_iteration": number}
         )
     who = [str(tmp_path / "1"), str(tmp_path / "2")]
-    exact, played = evaluate(who), evaluate(who, episodes=1000, sampled=True)
+    exact, played = evaluate(who, episodes=1000), evaluate(who, episodes=1000, sampled=True)
     assert exact.cross_play.values.shape == (3, 2, 2) and exact.elo is None
+    np.testing.assert_array_equal(exact.skills, played.skills)  # which go by episodes in any case
+    assert exact.skills[:, 0].mean() == pytest.approx(25.0) and (exact.skills[:, 1] < exact.skills[:, 2]).all()
     assert (np.abs(played.cross_play.values - exact.cross_play.values) < 4.5 * played.cross_play.errors + 1e-12).all()
 
 

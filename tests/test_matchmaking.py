@@ -16,7 +16,6 @@ from malib_lite.population.league_rules import (
     reset_probability,
 )
 from malib_lite.population.matchmaking import delta_uniform, fictitious, hard, naive, pfsp
-from malib_lite.population.ratings import fit_elo
 from malib_lite.population.win_table import WinTable
 
 # -- win table ---------------------------------------------------------------------------------------------------------
@@ -37,10 +36,7 @@ def test_each_result_is_read_from_both_sides():
     for home in "abcde":
         for away in "abcde":
             assert table.win_probability(home, away) + table.win_probability(away, home) == pytest.approx(1.0)
-    wins, draws = table.counts(list("abcde"))
-    np.testing.assert_array_equal(draws, draws.T)
-    assert wins.sum() + draws.sum() / 2 == 207  # every game once
-    assert np.isfinite(fit_elo(wins, draws).values).all()
+    assert sum(table[home, away].games for home in "abcde" for away in "abcde") == 2 * 207  # once from either side
 
 
 def test_nothing_known_is_one_half():

@@ -1,15 +1,25 @@
-"""Ratings: known values, recovery from simulated games, and posteriors by numerical integration."""
+"""Ratings: known values, recovery from simulated games, and posteriors by other means."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import norm
 
 from malib_lite.config import ConfigError
-from malib_lite.population.ratings import ELO_SCALE, Skill, TrueSkill, alpha_ranking, fit_elo, wins_from_payoffs
+from malib_lite.population.ratings import (
+    ELO_SCALE,
+    SKILL_DEVIATION,
+    SKILL_NOISE,
+    alpha_ranking,
+    fit_elo,
+    fit_skills,
+    wins_from_payoffs,
+)
 
+NO_PRIOR = 1e9  # a deviation without end, but for rounding
 RPS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
 
 
@@ -28,11 +38,10 @@ def simulated(ratings, games, rng):
 
 def test_elo_of_two_players_is_the_log_odds():
     """75 of 100: odds 3, 400 log10(3) = 190.85 points. Variance of log-odds 1 / (n p (1 - p))."""
-    elo = fit_elo(np.array([[0, 75], [25, 0]]), prior_deviation=math.inf)
+    elo = fit_elo(np.array([[0, 75], [25, 0]]), prior_deviation=NO_PRIOR)
     lead, error = elo.difference(0, 1)
     assert lead == pytest.approx(400 * math.log10(3))
     assert error == pytest.approx(ELO_SCALE / math.sqrt(100 * 0.75 * 0.25))
-    assert elo.win_probability(0, 1) == pytest.approx(0.75)
     np.testing.assert_allclose(elo.values, [lead / 2, -lead / 2])
     np.testing.assert_allclose(elo.errors, error / 2)
 
@@ -42,13 +51,10 @@ def test_elo_explains_the_scores_it_was_fitted_to():
     rng = np.random.default_rng(0)
     wins = rng.integers(1, 30, size=(6, 6)).astype(float) * (rng.random((6, 6)) < 0.7)
     np.fill_diagonal(wins, 0.0)
-    draws = rng.integers(0, 5, size=(6, 6))
-    draws = np.triu(draws, 1) + np.triu(draws, 1).T
-    elo = fit_elo(wins, draws, prior_deviation=math.inf)
-    scores = wins + draws / 2
-    games = scores + scores.T
-    expected = sum(games[:, j] * [elo.win_probability(i, j) if i != j else 0.0 for i in range(6)] for j in range(6))
-    np.testing.assert_allclose(expected, scores.sum(axis=1), atol=1e-8)
+    elo = fit_elo(wins, prior_deviation=NO_PRIOR)
+    games = wins + wins.T
+    expected = games * expit(np.subtract.outer(elo.values, elo.values) / ELO_SCALE)
+    np.testing.assert_allclose(expected.sum(axis=1), wins.sum(axis=1), atol=1e-6)
     assert elo.values.sum() == pytest.approx(0.0, abs=1e-9)
 
 
@@ -89,20 +95,15 @@ def test_elo_of_no_games_is_the_prior_and_of_apart_groups_is_level():
     np.testing.assert_allclose(elo.errors, 100.0 * math.sqrt(3 / 4))
 
 
-def test_elo_without_a_prior_refuses_the_unbeaten():
-    with pytest.raises(ConfigError, match="never lost"):
-        fit_elo(np.array([[0, 5, 5], [0, 0, 5], [0, 5, 0]]), prior_deviation=math.inf)
-    circle = fit_elo(np.roll(np.eye(9), 1, axis=1) * 4, prior_deviation=math.inf)  # a path of eight games
-    np.testing.assert_allclose(circle.values, 0.0, atol=1e-9)
-
-
 def test_elo_refuses_tables_that_are_none():
     with pytest.raises(ValueError, match="square"):
         fit_elo(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="diagonal"):
         fit_elo(np.eye(2))
     with pytest.raises(ValueError, match="symmetric"):
-        fit_elo(np.zeros((2, 2)), np.array([[0, 1], [0, 0]]))
+        fit_skills(np.zeros((2, 2)), np.array([[0, 1], [0, 0]]))
+    with pytest.raises(ValueError, match="symmetric"):
+        fit_skills(np.zeros((3, 3)), np.zeros((2, 2)))
 
 
 def test_payoffs_with_errors_count_as_the_games_they_are_worth():
@@ -121,96 +122,87 @@ def test_ratings_from_payoffs_find_the_models_own():
     np.testing.assert_allclose(fit_elo(wins).values, np.concatenate(true), atol=1.0)  # the prior pulls a little
 
 
-# -- TrueSkill ---------------------------------------------------------------------------------------------------------
+# -- skills ------------------------------------------------------------------------------------------------------------
 
 
-def test_trueskill_agrees_with_the_published_example():
-    """Two new players with the standard settings; figures as every calculator of the method gives them."""
-    rating = TrueSkill()
-    winner, loser = rating.update(rating.new, rating.new, 1.0)
-    np.testing.assert_allclose([*winner, *loser], [29.396, 7.171, 20.604, 7.171], atol=5e-4)
-    for skill in rating.update(rating.new, rating.new, 0.5):
-        np.testing.assert_allclose(skill, [25.0, 6.458], atol=5e-4)
+def log_posterior(skills, margin, wins, draws):
+    """Of the model, written down as it is told: prior, and what every game's outcome is worth."""
+    spread = math.sqrt(2) * SKILL_NOISE
+    value = norm.logpdf(skills, 0.0, SKILL_DEVIATION).sum()
+    for i in range(len(skills)):
+        for j in range(len(skills)):
+            lead = skills[i] - skills[j]
+            value += wins[i, j] * norm.logsf(margin, lead, spread)
+            if i < j and draws[i, j]:
+                value += draws[i, j] * np.log(norm.cdf(margin, lead, spread) - norm.cdf(-margin, lead, spread))
+    return value
 
 
-@pytest.mark.parametrize("score", [1.0, 0.5, 0.0])
-@pytest.mark.parametrize(
-    ("first", "second"), [(Skill(25.0, 8.0), Skill(25.0, 8.0)), (Skill(31.0, 2.0), Skill(20.0, 6.0))]
-)
-def test_trueskill_has_the_posteriors_mean_and_deviation(first, second, score):
-    """Bayes' rule on a grid of both skills; the game's noise is integrated in closed form."""
-    rating = TrueSkill(drift=0.0, draw_probability=0.3)
-    margin = norm.ppf(0.65) * math.sqrt(2) * rating.noise
-    a, b = np.meshgrid(np.linspace(-35, 85, 801), np.linspace(-35, 85, 801), indexing="ij")
-    prior = norm.pdf(a, *first) * norm.pdf(b, *second)
-    spread = math.sqrt(2) * rating.noise
-    win, lose = norm.cdf((a - b - margin) / spread), norm.cdf((b - a - margin) / spread)
-    posterior = prior * {1.0: win, 0.0: lose, 0.5: 1.0 - win - lose}[score]
+def played(skills, games, margin, rng):
+    """Wins and draws (P, P) of ``games`` games per pair."""
+    wins, draws = np.zeros((2, len(skills), len(skills)))
+    for i in range(len(skills)):
+        for j in range(i):
+            lead = skills[i] - skills[j] + rng.normal(0.0, math.sqrt(2) * SKILL_NOISE, size=games)
+            wins[i, j], wins[j, i] = (lead > margin).sum(), (lead < -margin).sum()
+            draws[i, j] = draws[j, i] = games - wins[i, j] - wins[j, i]
+    return wins, draws
+
+
+@pytest.mark.parametrize("margin", [0.0, 3.0])
+def test_skills_are_where_the_posterior_is_largest(margin):
+    wins, draws = played([0.0, 2.0, -4.0], 20, margin, np.random.default_rng(0))
+    assert (draws.sum() > 0) == (margin > 0)
+    found = fit_skills(wins, draws)
+    start = np.array([0.0, 1.0, -1.0, 1.0])
+    best = minimize(lambda x: -log_posterior(x[:3], abs(x[3]), wins, draws), start, method="Powell", tol=1e-9)
+    np.testing.assert_allclose(found.values, 25.0 + best.x[:3] - best.x[:3].mean(), atol=2e-3)
+
+
+def test_skills_of_two_have_the_posteriors_mean_and_deviation():
+    """Bayes' rule on a grid of leads and margins; the mode is near the mean of many games."""
+    wins, draws = np.array([[0.0, 60.0], [25.0, 0.0]]), np.array([[0.0, 15.0], [15.0, 0.0]])
+    leads, margins = np.meshgrid(np.linspace(-20, 20, 2001), np.linspace(0.01, 5, 300), indexing="ij")
+    spread = math.sqrt(2) * SKILL_NOISE
+    win, lose = norm.cdf((leads - margins) / spread), norm.cdf((-leads - margins) / spread)
+    log = 60 * np.log(win) + 25 * np.log(lose) + 15 * np.log(1 - win - lose)
+    posterior = np.exp(log - log.max()) * norm.pdf(leads, 0.0, math.sqrt(2) * SKILL_DEVIATION)
     posterior /= posterior.sum()
-    for skill, values in zip(rating.update(first, second, score), (a, b), strict=True):
-        mean = (posterior * values).sum()
-        assert skill.mean == pytest.approx(mean, abs=1e-3)
-        assert skill.deviation == pytest.approx(math.sqrt((posterior * (values - mean) ** 2).sum()), abs=1e-3)
+    mean = (posterior * leads).sum()
+    lead, error = fit_skills(wins, draws).difference(0, 1)
+    assert lead == pytest.approx(mean, abs=0.03)
+    assert error == pytest.approx(math.sqrt((posterior * (leads - mean) ** 2).sum()), abs=0.03)
 
 
-def test_trueskill_stays_finite_where_an_upset_is_next_to_impossible():
-    rating = TrueSkill()
-    for score in (0.0, 0.5):
-        strong, weak = rating.update(Skill(1000.0, 1.0), Skill(0.0, 1.0), score)
-        assert strong.mean < 1000.0 and weak.mean > 0.0
-        assert 0.0 < strong.deviation < 1.01
-    mirrored = rating.update(Skill(0.0, 1.0), Skill(1000.0, 1.0), 0.5)
-    assert mirrored == rating.update(Skill(1000.0, 1.0), Skill(0.0, 1.0), 0.5)[::-1]
+def test_skills_are_recovered_within_their_intervals():
+    """Skills drawn from the prior, relative to their mean: 95 % must lie in 95 % intervals of 40 leagues' 6."""
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(40):
+        true = rng.normal(0.0, SKILL_DEVIATION, size=6)
+        found = fit_skills(*played(true, 25, 2.0, rng))
+        low, high = (found.intervals() - 25.0).T
+        held += ((low <= true - true.mean()) & (true - true.mean() <= high)).sum()
+    assert abs(held - 0.95 * 240) < 4 * math.sqrt(240 * 0.95 * 0.05) + 2
 
 
-def test_trueskill_shifts_with_the_scale():
-    a, b = TrueSkill(), TrueSkill(mean=1025.0)
-    games = [(0, 1, 1.0), (1, 2, 0.5), (2, 0, 0.0), (0, 1, 0.0)]
-    for low, high in zip(a.rate(3, games), b.rate(3, games), strict=True):
-        assert high.mean - low.mean == pytest.approx(1000.0)
-        assert high.deviation == pytest.approx(low.deviation)
+def test_draws_tell_more_than_half_a_win_for_either():
+    """That two are about as good: where all games are drawn, it is surer than where each won half of them."""
+    nothing, even = np.zeros((2, 2)), np.array([[0.0, 40.0], [40.0, 0.0]])
+    drawn, shared = fit_skills(nothing, even), fit_skills(even / 2, nothing)
+    assert drawn.difference(0, 1)[0] == pytest.approx(0.0) == shared.difference(0, 1)[0]
+    few, many = np.array([[0.0, 8.0], [2.0, 0.0]]), np.array([[0.0, 40.0], [10.0, 0.0]])
+    assert fit_skills(few, even).difference(0, 1)[0] < fit_skills(many, nothing).difference(0, 1)[0] / 2
 
 
-def test_trueskill_recovers_skills_within_its_intervals():
-    """Games drawn from its own model, with skills drawn from its own prior."""
-    rng = np.random.default_rng(3)
-    rating = TrueSkill(drift=0.0, draw_probability=0.2)
-    margin = norm.ppf(0.6) * math.sqrt(2) * rating.noise
-    held = 0
-    for _ in range(15):
-        true = rng.normal(rating.mean, rating.deviation, size=8)
-        games = []
-        for _ in range(250):
-            i, j = rng.choice(8, size=2, replace=False)
-            lead = true[i] - true[j] + rng.normal(0.0, math.sqrt(2) * rating.noise)
-            games.append((i, j, 0.5 if abs(lead) <= margin else float(lead > 0)))
-        skills = rating.rate(8, games)
-        assert np.corrcoef(true, [skill.mean for skill in skills])[0, 1] > 0.9
-        assert all(skill.deviation < rating.deviation / 2 for skill in skills)
-        level = np.mean([skill.mean for skill in skills]) - true.mean()  # games never tell it
-        for value, skill in zip(true, skills, strict=True):
-            low, high = skill.interval()
-            held += low <= value + level <= high
-    assert held > 0.85 * 120  # 95 % were it exact; beliefs that are independent are a bit too sure
-
-
-def test_trueskill_orders_transitive_players_and_finds_circles_nearly_even():
-    ladder = [(i, j, 1.0) for _ in range(5) for i in range(4) for j in range(i)]
-    means = [skill.mean for skill in TrueSkill().rate(4, ladder)]
-    assert means == sorted(means)
-    circle = [(0, 2, 1.0), (1, 0, 1.0), (2, 1, 1.0)] * 30
-    means = [skill.mean for skill in TrueSkill().rate(3, circle)]
-    assert max(means) - min(means) < 2.0
-
-
-def test_trueskill_without_draws_refuses_one():
-    rating = TrueSkill(draw_probability=0.0)
-    assert rating.update(rating.new, rating.new, 1.0)[0].mean > 25.0
-    with pytest.raises(ValueError, match="draw probability"):
-        rating.update(rating.new, rating.new, 0.5)
-    with pytest.raises(ConfigError, match="draw probability"):
-        TrueSkill(draw_probability=1.0)
-    assert rating.new.conservative == pytest.approx(0.0)
+def test_skills_of_ladders_circles_and_nobody():
+    ladder = fit_skills(np.tril(np.full((4, 4), 1000.0), -1), np.zeros((4, 4)))
+    assert (np.diff(ladder.values) > 5.0).all() and np.isfinite(ladder.errors).all()
+    np.testing.assert_allclose(fit_skills(10.0 * (RPS > 0), np.zeros((3, 3))).values, 25.0)
+    only_draws = fit_skills(np.zeros((2, 2)), np.array([[0.0, 1000.0], [1000.0, 0.0]]))
+    np.testing.assert_allclose(only_draws.values, 25.0)
+    assert only_draws.errors.max() < SKILL_DEVIATION * math.sqrt(1 / 2) / 2
+    nobody = fit_skills(np.zeros((3, 3)), np.zeros((3, 3)))
+    np.testing.assert_allclose(nobody.errors, SKILL_DEVIATION * math.sqrt(2 / 3))
 
 
 # -- alpha-rank --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The rollout loop: what is recorded is each agent's own trajectory, whatever the fragments."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.contracts.environment import describe
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.environments import describe_environment
+from malib_lite.rollout.books import Books
 from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
@@ -242,6 +245,15 @@ def test_books_count_episodes_and_play_episodes_plays_its_number():
     assert books.length.count == 10 and books.env_steps == 30
     assert books.returns["agent"].mean == 6.0 and books.returns["agent"].standard_error == 0.0
     assert sampler.take_books().length.count == 0
+
+
+def test_books_tell_who_came_off_better_than_whom():
+    books, others = Books(), Books()
+    books.place({"a": np.array([1.0, 0.1 + 0.2]), "b": np.array([2.0, 0.3]), "c": np.array([0.0, 0.3])})
+    assert books.placings == {"a": [1, 2, 1], "b": [2, 2, 0], "c": [0, 2, 2]}
+    others.place({"a": np.array([5.0]), "b": np.array([0.0]), "c": np.array([0.0])})
+    both = Books.from_json(json.loads(json.dumps(Books.sum([books, others]).to_json())))
+    assert both.placings == {"a": [3, 2, 1], "b": [2, 3, 1], "c": [0, 3, 3]}
 
 
 def test_a_time_limit_is_a_truncation():

@@ -6,9 +6,9 @@ Elsewhere episodes are played, with a member of each mixture drawn for each epis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,15 @@ class Table:
     groups: Mapping[str, Sequence[str]]  # player -> its agents
     agent_ids: bool = False  # whether agents that share a policy are told who they are
     max_step: int | None = None
+
+
+class Played(NamedTuple):
+    """What the episodes of a lineup came to."""
+
+    means: list[float]  # return of every player, the mean over its agents
+    errors: list[float]  # standard errors, the largest of its agents'
+    largest: float  # absolute return that any agent had in any of them
+    placings: list[list[int]]  # of every player, [ahead, level, behind]: see Books
 
 
 class Contestant:
@@ -89,14 +98,15 @@ def sampled_contest(
     num_episodes: int,
     num_envs: int,
     seed: int,
-) -> Iterator[tuple[Lineup, Books]]:
-    """Play ``num_episodes`` of each lineup; yields its books when they are done."""
+) -> dict[Lineup, Played]:
+    """Play ``num_episodes`` of each lineup."""
     description = table.env_description
     root = np.random.SeedSequence(seed)
     vector = vectorise(description, min(num_envs, num_episodes), root.spawn(1)[0], table.max_step)
     environments = make_uniform(vector, table.groups, table.agent_ids)
+    results = {}
     try:
-        sampler = Sampler(environments, table.groups, LocalInference({}), 1, whole_episodes=True)
+        sampler = Sampler(environments, table.groups, LocalInference({}), 1, whole_episodes=True, placings=True)
         for lineup in lineups:
             generator = np.random.default_rng(np.random.SeedSequence([seed, *lineup]))
             players = {}
@@ -109,17 +119,19 @@ def sampled_contest(
             sampler.use_pools(players)
             for _ in sampler.play_episodes(num_episodes):  # a task, though it never waits: nobody learns
                 pass
-            yield lineup, sampler.take_books()
+            results[lineup] = _result(table, sampler.take_books())
     finally:
         environments.close()
+    return results
 
 
-def player_returns(table: Table, books: Books) -> tuple[list[float], list[float]]:
-    """Every player's mean return, the mean over its agents, and the standard errors, the largest of its agents'."""
+def _result(table: Table, books: Books) -> Played:
     tallies = [[books.returns[agent] for agent in agents] for agents in table.groups.values()]
-    return (
-        [sum(tally.mean for tally in team) / len(team) for team in tallies],
-        [max(tally.standard_error for tally in team) for team in tallies],
+    return Played(
+        means=[sum(tally.mean for tally in team) / len(team) for team in tallies],
+        errors=[max(tally.standard_error for tally in team) for team in tallies],
+        largest=max(abs(bound) for team in tallies for tally in team for bound in (tally.low, tally.high)),
+        placings=[books.placings[player] for player in table.groups],
     )
 
 

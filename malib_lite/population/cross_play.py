@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from malib_lite.population.meta_solvers import nash
-
 Lineup = tuple[int, ...]  # the number of the population that plays for each player
 
 
@@ -79,20 +77,31 @@ def cross_play(
     return CrossPlay(tuple(names), values, errors)
 
 
-def relative_performance(payoffs: np.ndarray) -> float:
-    """Relative population performance (Balduzzi et al. 2019, definition 3): the value of the game between two pools.
+def head_to_head(
+    placings: Mapping[Lineup, Sequence[Sequence[int]]], num_populations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wins and draws (K, K) float64 of the row's population against the column's, for
+    :func:`malib_lite.population.ratings.fit_skills`.
 
-    Each side mixes its members as well as it can *against the other*, so it does not depend on what the runs made of
-    them, and a member that nobody needs counts nothing.
+    An episode is one game, of the population that has one seat against the one that has all others: won by the share of
+    seats that it leaves behind, drawn by the share that it is level with. Of two players that is who got more. It says
+    who comes off better at the same table, not how much is earned: where all want the same, every game is a draw.
 
     Args:
-        payoffs: (P_1, P_2), expected returns of the first pool's members in a zero-sum game.
-
-    Returns:
-        What the first pool earns; above 0 it is the better one, where the game is symmetric.
+        placings: by lineup, [ahead, level, behind] of each player: how many others it came off better than, alike,
+            worse, in all episodes together.
     """
-    x, y = nash(np.stack([payoffs, -payoffs]))
-    return float(x @ payoffs @ y)
+    wins, draws = np.zeros((2, num_populations, num_populations))
+    for lineup, of_players in placings.items():
+        if len(set(lineup)) == 1:
+            continue
+        seat = next(seat for seat, who in enumerate(lineup) if lineup.count(who) == 1)
+        one, others = lineup[seat], lineup[seat - 1]
+        ahead, level, behind = np.array(of_players[seat], np.float64) / (len(lineup) - 1)
+        wins[one, others] += ahead
+        wins[others, one] += behind
+        draws[[one, others], [others, one]] += level
+    return wins, draws
 
 
 def _lineup(seat: int, one: int, others: int, num_players: int) -> Lineup:

@@ -75,15 +75,6 @@ class WinTable:
         """:meth:`win_probability` against each of the opponents, (P,) float64."""
         return np.array([self.win_probability(home, away) for away in opponents], np.float64)
 
-    def counts(self, players: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Wins and draws (P, P) float64 of the row's player against the column's; draws are symmetric."""
-        wins, draws = np.zeros((2, len(players), len(players)))
-        for i, home in enumerate(players):
-            for j, away in enumerate(players):
-                if i != j:
-                    wins[i, j], draws[i, j], _ = self[home, away]
-        return wins, draws
-
     def forget(self, player: str) -> None:
         """Drop a player's games, because it starts anew and they no longer say anything about it."""
         self._records = {pair: record for pair, record in self._records.items() if player not in pair}

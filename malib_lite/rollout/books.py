@@ -62,6 +62,8 @@ class Books:
     returns: dict[AgentID, Tally] = field(default_factory=dict)
     # of learners: against each member of a pool (as text), [wins, draws, losses]
     scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    # of players, where it was asked for: [ahead, level, behind], how many others got less, the same, more in an episode
+    placings: dict[str, list[int]] = field(default_factory=dict)
 
     def end(self, lengths: np.ndarray, returns: Mapping[AgentID, np.ndarray]) -> None:
         """Book episodes that ended: lengths (B,), returns (B,) of every agent."""
@@ -81,6 +83,17 @@ class Books:
         counts = np.bincount(3 * drawn + outcome, minlength=3 * len(members)).reshape(-1, 3)
         self._add_scores(learner, {member: row.tolist() for member, row in zip(members, counts, strict=True)})
 
+    def place(self, returns: Mapping[str, np.ndarray]) -> None:
+        """Book how players came off against each other in episodes: returns (B,) of each."""
+        everybody = np.stack(list(returns.values())).round(9)  # what differs by rounding alone is level
+        for player, own in zip(returns, everybody, strict=True):
+            ahead, behind = int((everybody < own).sum()), int((everybody > own).sum())
+            level = everybody.size - own.size - ahead - behind  # with all others
+            self._add_placing(player, [ahead, level, behind])
+
+    def _add_placing(self, player: str, counts: Sequence[int]) -> None:
+        self.placings[player] = [a + b for a, b in zip(self.placings.get(player, [0, 0, 0]), counts, strict=True)]
+
     def _add_scores(self, learner: str, scores: Mapping[str, Sequence[int]]) -> None:
         known = self.scores.setdefault(learner, {})
         for member, counts in scores.items():
@@ -96,6 +109,8 @@ class Books:
             self.returns.setdefault(agent, Tally()).merge(tally)
         for learner, scores in other.scores.items():
             self._add_scores(learner, scores)
+        for player, counts in other.placings.items():
+            self._add_placing(player, counts)
 
     def to_json(self) -> dict[str, Any]:
         """The books as JSON's types; a tally of nothing becomes None, since JSON has no infinity."""
@@ -106,6 +121,7 @@ class Books:
             "length": pack(self.length),
             "returns": {agent: pack(tally) for agent, tally in self.returns.items()},
             "scores": self.scores,
+            "placings": self.placings,
         }
 
     @staticmethod
@@ -113,7 +129,8 @@ class Books:
         """What :meth:`to_json` packed."""
         unpack = lambda tally: Tally(**tally) if tally else Tally()  # noqa: E731
         returns = {agent: unpack(tally) for agent, tally in packed["returns"].items()}
-        return Books(packed["env_steps"], packed["env_crashes"], unpack(packed["length"]), returns, packed["scores"])
+        counts = packed["scores"], packed["placings"]
+        return Books(packed["env_steps"], packed["env_crashes"], unpack(packed["length"]), returns, *counts)
 
     @staticmethod
     def sum(parts: Iterable[Books]) -> Books:

@@ -58,6 +58,7 @@ class Sampler:
         whole_episodes: bool,
         max_step: int | None = None,
         teams: Collection[str] = (),
+        placings: bool = False,
     ) -> None:
         """
         Args:
@@ -68,12 +69,14 @@ class Sampler:
             max_step: the longest episode, where it is known.
             teams: the runtime ids whose records are joint, see
                 :class:`~malib_lite.contracts.joint.JointTrajectories`.
+            placings: book how the runtime ids come off against each other, by the mean return of their agents.
         """
         self.environments = environments
         self._inference = inference
         self._groups = {runtime_id: list(agents) for runtime_id, agents in groups.items()}
         self._num_decisions = num_decisions
         self._whole_episodes = whole_episodes
+        self._placings = placings
         self._capacity = fragment_capacity(num_decisions, whole_episodes, max_step)
         num_envs = environments.num_envs
         self.learners = {}
@@ -166,6 +169,9 @@ class Sampler:
             self._ended = []
             returns = {agent: np.concatenate([of[agent] for of in parts]) for agent in self._return}
             self.books.end(np.concatenate(lengths), returns)
+            if self._placings:
+                teams = {player: [returns[agent] for agent in agents] for player, agents in self._groups.items()}
+                self.books.place({player: np.mean(team, axis=0) for player, team in teams.items()})
             for player in self.learners:
                 own = np.sum([returns[agent] for agent in self._groups[player]], axis=0)
                 for other, pool in self.pools.items():
