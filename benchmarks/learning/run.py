@@ -5,7 +5,8 @@
     python benchmarks/learning/run.py --again qmix    # measure anew
 
 Results are kept in docs/results.json after every training, so that an interrupted run goes on where it stopped. What is
-measured is the evaluation of the final policy, exploration off, never the training curve or the best so far.
+measured is the evaluation of the final policy, exploration off, never the training curve or the best so far; where it
+is a mean over the whole run, the row says so.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 SEEDS = (0, 1, 2)
+
+Results: TypeAlias = dict[str, dict[str, dict[str, float]]]  # by row and seed: value and seconds
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,10 @@ class Row:
     metric: str  # of summary.json
     scale: float  # what the metric is multiplied with: the sum over agents, where others give that
     reference: str
-    gate: float  # the median over the seeds must reach it
+    gate: float | None = None  # the median over the seeds must reach it
     at_most: bool = False  # or stay below it
+    below: str | None = None  # and below the median of the row with this name
+    mean: bool = False  # the metric is the mean over all reports of a run, and not the last one's
     scenario: str = "marl"
     note: str = ""  # what the options make of the environment, or which sum the figures are
 
@@ -66,18 +71,36 @@ def measure(row: Row, seed: int) -> dict[str, float]:
         command = [*shlex.split(row.command), "--seed", str(seed), "--logdir", f"{folder}/run", "--quiet"]
         started = time.monotonic()
         subprocess.run([sys.executable, *command[1:]], check=True)
-        summary = json.loads(Path(folder, "run", "summary.json").read_text())
-    return {"value": summary[row.metric] * row.scale, "seconds": round(time.monotonic() - started, 1)}
+        value = json.loads(Path(folder, "run", "summary.json").read_text())[row.metric]
+        if row.mean:
+            reports = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
+            value = statistics.mean(report[row.metric] for report in reports if row.metric in report)
+    return {"value": value * row.scale, "seconds": round(time.monotonic() - started, 1)}
 
 
-def page(table: list[Row], results: dict[str, dict[str, dict[str, float]]]) -> str:
+def reached(row: Row, results: Results) -> bool | None:
+    """Whether a row's median is what it must be; None if nothing is asked of it, or something is not measured yet."""
+    medians = [
+        statistics.median(result["value"] for result in results[name].values())
+        for name in (row.name, row.below)
+        if name is not None and len(results.get(name, {})) == len(SEEDS)
+    ]
+    if len(medians) < (1 if row.below is None else 2) or (row.gate is None and row.below is None):
+        return None
+    median, gate = medians[0], row.gate
+    within = gate is None or (median <= gate if row.at_most else median >= gate)
+    return within and (row.below is None or median < medians[1])
+
+
+def page(table: list[Row], results: Results) -> str:
     """The table as Markdown."""
     lines = [
         "# Results",
         "",
         "Evaluations of final policies (100 episodes, exploration off), one per seed; written by",
         "`python benchmarks/learning/run.py`. The gate is what the median must reach; references come from longer",
-        "trainings or other hardware, and are often the best of many. Rows without figures have not been measured yet.",
+        "trainings or other hardware, and are often the best of many. Rows without figures have not been measured yet;",
+        "those without a gate are what others are compared with.",
         "Seconds are those of a machine of 2 cores with other work beside: two to three times those of an idle one.",
         "",
         "| algorithm | environment | steps | reference | gate | ours, seeds 0, 1, 2 | seconds | |",
@@ -86,13 +109,13 @@ def page(table: list[Row], results: dict[str, dict[str, dict[str, float]]]) -> s
     for row in table:
         found = [results[row.name][str(seed)] for seed in SEEDS if str(seed) in results.get(row.name, {})]
         values = [result["value"] for result in found]
-        verdict = ""
-        if len(values) == len(SEEDS):
-            median = statistics.median(values)
-            verdict = "reached" if (median <= row.gate if row.at_most else median >= row.gate) else "**short of it**"
+        passed = reached(row, results)
+        verdict = "" if passed is None else "reached" if passed else "**short of it**"
+        gates = [] if row.gate is None else [f"{'≤' if row.at_most else '≥'} {row.gate:g}"]
+        gates += [f"< `{row.below}`"] if row.below else []
         cells = [
             row.algorithm, f"`{row.env}`" + (row.note and f": {row.note}"), f"{row.steps:,}", row.reference,
-            f"{'≤' if row.at_most else '≥'} {row.gate:g}", ", ".join(f"{value:.4g}" for value in values),
+            ", ".join(gates), ", ".join(f"{value:.4g}" for value in values),
             ", ".join(f"{result['seconds']:.0f}" for result in found), verdict,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

@@ -87,9 +87,7 @@ def fit_skills(wins: np.ndarray, draws: np.ndarray) -> Ratings:
 
     Deviations: TrueSkill works through games one after the other, keeps a belief about each player apart, has skills
     change from game to game, and is given the margin; here the posterior of all skills after all games is approximated
-    at its mode.
-    Comparisons are between two. In a game of more, each is a part of a game, see
-    :func:`malib_lite.population.cross_play.head_to_head`.
+    at its mode. Games are between two; for those of more see :func:`~malib_lite.population.cross_play.head_to_head`.
 
     Args:
         wins: (P, P), games that the row's player won against the column's; fractions are allowed.
