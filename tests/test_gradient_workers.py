@@ -40,6 +40,7 @@ ROWS, STREAMS = 12, 4
 TRAININGS = {
     "dqn": {"batch_size": 16, "learning_starts": 20, "updates_per_step": 0.25, "capacity": 500},
     "ppo": {"minibatch_size": 16, "num_epochs": 4, "learning_rate_final": 0.5},
+    "qpg": {"minibatch_size": 16, "critic_updates": 3},
 }
 
 

@@ -13,6 +13,7 @@ from malib_lite.algorithms.dqn import q_loss, q_target
 from malib_lite.algorithms.optimiser import Adam, RMSprop, finite, step
 from malib_lite.algorithms.pg import policy_gradient_loss
 from malib_lite.algorithms.ppo import clipped_surrogate_loss, kl_estimate, value_loss
+from malib_lite.algorithms.qpg import policy_gradient_loss as all_actions_loss
 from malib_lite.models.distributions import DiagGaussian, MaskedCategorical
 
 T = torch.tensor
@@ -91,6 +92,52 @@ def test_ppo_gradient_at_ratio_1_is_the_policy_gradient():
 def test_value_loss_and_kl_by_hand():
     assert value_loss(T([1.0, 2.0]), T([0.0, 4.0])).item() == pytest.approx(2.5)
     assert kl_estimate(T([0.0, math.log(2.0)]), T([0.0, 0.0])).item() == pytest.approx((2 - 1 - math.log(2)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "ascent", "loss"),
+    [
+        ("qpg", [-0.75, 0.125, 0.625], 0.0),  # pi_k A_k
+        ("rpg", [-1.5, 0.25, 1.25], 3.0),  # as many times that as there are actions better than v: 2
+        ("rmpg", [-0.375, -0.0625, 0.4375], -0.75),  # pi_k (A_k^+ - sum_a pi_a A_a^+)
+    ],
+)
+def test_gradients_over_all_actions_by_hand(gradient, ascent, loss):
+    """q = 1, 3, 5 and pi = 1/2, 1/4, 1/4: v = 2.5 and A = -1.5, 0.5, 2.5. Gradients are those of logits."""
+    logits, q = T([[math.log(0.5), math.log(0.25), math.log(0.25)]], requires_grad=True), T([[1.0, 3.0, 5.0]])
+    found = all_actions_loss(q.requires_grad_(), logits.softmax(-1), None, gradient)
+    of_logits, of_q = torch.autograd.grad(found, [logits, q], allow_unused=True)
+    assert (-of_logits[0]).tolist() == pytest.approx(ascent, abs=1e-6)
+    assert found.item() == pytest.approx(loss, abs=1e-6)
+    assert of_q is None  # the critic follows its own loss
+
+
+@pytest.mark.parametrize("gradient", ["qpg", "rpg", "rmpg"])
+def test_gradients_over_all_actions_are_the_papers(gradient):
+    """Against the sums as they are written, over the legal actions alone, each term differentiated by itself."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(20, 4, generator=generator) < 0.6
+    mask[:, 1] = True
+    q = torch.randn(20, 4, generator=generator, dtype=torch.float64).masked_fill(~mask, 1e6)
+    loss = all_actions_loss(q, MaskedCategorical(logits, mask).probs, mask, gradient)
+    (ours,) = torch.autograd.grad(-loss, logits)
+    for row, legal in enumerate(mask):
+        values = q[row, legal]
+
+        def regrets(of_legal, values=values):
+            return values - (of_legal.softmax(-1) * values).sum()
+
+        of_legal = logits[row, legal].detach()
+        slopes = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), of_legal)  # of pi(a), a row for each a
+        regret = regrets(of_legal)
+        if gradient == "rpg":
+            paper = -torch.autograd.functional.jacobian(lambda x: regrets(x).clamp_min(0.0), of_legal).sum(0)
+        else:
+            paper = (slopes * (regret.clamp_min(0.0) if gradient == "rmpg" else regret)[:, None]).sum(0)
+        torch.testing.assert_close(ours[row, legal], paper / 20)
+        assert (ours[row, ~legal] == 0).all()
+    assert ours.abs().max() > 1e-3
 
 
 # -- distributions -----------------------------------------------------------------------------------------------
