@@ -41,7 +41,7 @@ class Row:
     env: str
     steps: int
     options: str  # of the command line, beyond these
-    metric: str  # of summary.json
+    metric: str  # of summary.json, or of evaluation.json
     scale: float  # what the metric is multiplied with: the sum over agents, where others give that
     reference: str
     gate: float | None = None  # the median over the seeds must reach it
@@ -49,6 +49,7 @@ class Row:
     below: str | None = None  # and below the median of the row with this name
     mean: bool = False  # the metric is the mean over all reports of a run, and not the last one's
     scenario: str = "marl"
+    evaluated: bool = False  # by malib_lite.evaluate, for the run itself does not measure it
     note: str = ""  # what the options make of the environment, or which sum the figures are
 
     @property
@@ -68,14 +69,22 @@ def rows() -> list[Row]:
 def measure(row: Row, seed: int) -> dict[str, float]:
     """Train once; the metric and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [*shlex.split(row.command), "--seed", str(seed), "--logdir", f"{folder}/run", "--quiet"]
+        run = Path(folder, "run")
+        command = [*shlex.split(row.command), "--seed", str(seed), "--logdir", str(run), "--quiet"]
         started = time.monotonic()
         subprocess.run([sys.executable, *command[1:]], check=True)
-        value = json.loads(Path(folder, "run", "summary.json").read_text())[row.metric]
-        if row.mean:
-            reports = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
+        seconds = round(time.monotonic() - started, 1)
+        if row.evaluated:
+            evaluate = [sys.executable, "-m", "malib_lite.evaluate", str(run)]
+            subprocess.run(evaluate, check=True, stdout=subprocess.DEVNULL)
+            (population,) = json.loads((run / "evaluation.json").read_text())["populations"]
+            value = population[row.metric]
+        elif row.mean:
+            reports = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
             value = statistics.mean(report[row.metric] for report in reports if row.metric in report)
-    return {"value": value * row.scale, "seconds": round(time.monotonic() - started, 1)}
+        else:
+            value = json.loads((run / "summary.json").read_text())[row.metric]
+    return {"value": value * row.scale, "seconds": seconds}
 
 
 def reached(row: Row, results: Results) -> bool | None:
@@ -120,7 +129,8 @@ def page(table: list[Row], results: Results) -> str:
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Commands", ""]
-    lines += [f"    {row.command} --seed N" for row in table]
+    evaluate = " && python -m malib_lite.evaluate logs/RUN"
+    lines += [f"    {row.command} --seed N{evaluate * row.evaluated}" for row in table]
     return "\n".join(lines) + "\n"
 
 
