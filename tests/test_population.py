@@ -1,10 +1,12 @@
 """Payoff tables, strategy specs, and the exact evaluation of a population."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
+from malib_lite.backend import members
 from malib_lite.backend.members import DamagedMember, Member, MemberCache, MemberFolder
 from malib_lite.population.payoff_manager import PayoffManager
 from malib_lite.population.saved import SavedPopulation
@@ -143,6 +145,23 @@ def test_a_member_that_was_changed_is_not_played(tmp_path):
     (tmp_path / f"{other.digest}.safetensors").replace(tmp_path / f"{member.digest}.safetensors")
     with pytest.raises(DamagedMember):
         folder.load(member.digest)
+
+
+def test_two_processes_may_save_the_same_at_the_same_time(tmp_path, monkeypatch):
+    """Another one comes, saves and goes, while this one has written but not yet renamed."""
+    folder, arrays = MemberFolder(tmp_path), {"weight": np.ones(3, np.float32)}
+
+    def save_file(arrays, path):
+        monkeypatch.undo()
+        members.save_file(arrays, path)
+        if (other := os.fork()) == 0:
+            os._exit(folder.save("player_1", arrays).kind != "player_1")
+        assert os.waitpid(other, 0)[1] == 0
+
+    monkeypatch.setattr(members, "save_file", save_file)
+    member = folder.save("player_0", arrays)
+    assert folder.load(member.digest)["weight"].tolist() == [1.0, 1.0, 1.0]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_cache_of_members_keeps_those_asked_for_last(tmp_path):

@@ -7,6 +7,7 @@ earlier run), and none of its parameters ever travels twice.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class MemberFolder:
         member = Member(kind, digest_of(arrays))
         path = self._file(member.digest)
         if not path.exists():
-            new = path.with_suffix(".new")
+            new = path.with_suffix(f".{os.getpid()}.new")  # two processes may save the same at the same time
             # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
             save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, new)
             new.replace(path)
