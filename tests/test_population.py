@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from malib_lite.backend import members
 from malib_lite.backend.members import DamagedMember, Member, MemberCache, MemberFolder
 from malib_lite.population.payoff_manager import PayoffManager
 from malib_lite.population.saved import SavedPopulation
@@ -153,12 +153,12 @@ def test_two_processes_may_save_the_same_at_the_same_time(tmp_path, monkeypatch)
 
     def save_file(arrays, path):
         monkeypatch.undo()
-        members.save_file(arrays, path)
+        safetensors.numpy.save_file(arrays, path)
         if (other := os.fork()) == 0:
             os._exit(folder.save("player_1", arrays).kind != "player_1")
         assert os.waitpid(other, 0)[1] == 0
 
-    monkeypatch.setattr(members, "save_file", save_file)
+    monkeypatch.setattr("malib_lite.backend.members.save_file", save_file)
     member = folder.save("player_0", arrays)
     assert folder.load(member.digest)["weight"].tolist() == [1.0, 1.0, 1.0]
     assert len(list(tmp_path.iterdir())) == 1

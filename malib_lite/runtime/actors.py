@@ -77,6 +77,8 @@ class Deadlock(RuntimeError):
 class SerialRuntime:
     """All actors in this process, one task resumed after the other, in the order in which they were started."""
 
+    patience = 1000  # turns in which nobody gets anything done, before that is called a deadlock
+
     def __init__(self, num_actors: int, watch_every: int = 64) -> None:
         self.board = Board(bytearray(Board.num_bytes(num_actors)), num_actors)
         self.replaced: dict[str, int] = {}  # nobody dies alone here
@@ -106,7 +108,7 @@ class SerialRuntime:
             turns += 1
             now = self.board.totals()
             before, still = now, still + 1 if now == before else 0
-            if still > 1000:
+            if still > self.patience:
                 raise Deadlock(f"{', '.join(tasks)} wait for each other")
             if watch is not None and turns % self._watch_every == 0:
                 watch()
