@@ -46,11 +46,13 @@ def test_nash_conv_never_rises_and_reaches_zero(tmp_path):
         assert np.all(curve[1:] <= 1.01 * curve[:-1] + 1e-9) == (solver == "anytime")  # of nash it does rise
 
 
-def test_leduc_poker_needs_fewer_rounds(tmp_path):
-    summary, lines, _ = play(tmp_path, "psro", "open_spiel/leduc_poker", psro=EXACT, iterations=15)
+@pytest.mark.parametrize(("iterations", "bound"), [(15, 1.2), pytest.param(100, 0.05, marks=pytest.mark.slow)])
+def test_leduc_poker_needs_fewer_rounds(tmp_path, iterations, bound):
+    """The double oracle is at 2.8 and 0.4 then, and was at 6.8."""
+    summary, lines, _ = play(tmp_path, "psro", "open_spiel/leduc_poker", psro=EXACT, iterations=iterations)
     curve = np.array([line["nash_conv"] for line in lines])
     assert np.all(curve[1:] <= 1.01 * curve[:-1])
-    assert summary["nash_conv"] < 1.2  # the double oracle is at 2.8, and was at 6.8
+    assert summary["nash_conv"] < bound
 
 
 def test_learnt_best_responses_are_mixed_safely(tmp_path):
