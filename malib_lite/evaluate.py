@@ -144,9 +144,12 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
     met = cross_play(names, returns, len(table.groups))
     payoffs = _payoffs(saved, scenarios, game)
     stake = max([stake, *(float(abs(of_members).max()) for of_members, _ in payoffs.values())])
-    elo = _elo(met, stake)
-    if elo is None and not played:
-        played = play()
+    elo = skills = None
+    if len(names) > 1:  # one alone is as good as itself
+        elo = _elo(met, stake)
+    if len(names) > 1 and elo is None:
+        played = played or play()
+        skills = _skills(played, len(names))
     return Evaluation(
         env=str(next(iter(saved.values())).config["env"]),
         exact=game is not None,
@@ -154,7 +157,7 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
         cross_play=met,
         nash_convs=nash_convs,
         elo=elo,
-        skills=None if elo is not None else _skills(played, len(names)),
+        skills=skills,
         members={str(path): standings(*tables, saved[path].mixtures) for path, tables in payoffs.items()},
     )
 
@@ -192,6 +195,8 @@ def _scenario(population: SavedPopulation) -> Any:
         )
     # Where and how it was learnt plays no part, and need not be possible here.
     config["training"] = {}
+    if "psro" in config:
+        config["psro"] = {key: value for key, value in config["psro"].items() if key != "meta_solver"}
     scenario = make_scenario(build(TrainConfig, config))
     if list(population.members) != list(scenario.groups):
         raise ConfigError(

@@ -74,7 +74,7 @@ def find(path: str, key: str) -> Any:
         raise ConfigError(f"'{key}' = '{path}': '{module_name}' is not the name of a module")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # a module of the user's own may raise anything
         raise ConfigError(f"'{key}' = '{path}': cannot import '{module_name}': {error}") from error
     found: Any = module
     for part in name.split("."):
@@ -83,12 +83,6 @@ def find(path: str, key: str) -> Any:
             raise ConfigError(f"'{key}' = '{path}': there is no '{part}' in {module_name}: {suggest(part, known)}")
         found = getattr(found, part)
     return found
-
-
-def resolve(path: str) -> Any:
-    """The object at ``package.module:name``."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _load(point: EntryPoint, key: str) -> Any:

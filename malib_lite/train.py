@@ -126,7 +126,7 @@ def make_scenario(settings: TrainConfig) -> Any:
         raise ConfigError("no environment given: --env FAMILY/NAME (--list shows the families) or package.module:CLASS")
     name = settings.algorithm or DEFAULT_ALGORITHM[settings.scenario]
     algorithm = registry.load(registry.ALGORITHMS, name, "algorithm")
-    scenario_class = registry.resolve(SCENARIOS[settings.scenario])
+    scenario_class = registry.find(SCENARIOS[settings.scenario], "scenario")
     log_dir = (
         settings.logdir or f"logs/{settings.scenario}-{_file_name(settings.env)}-{settings.seed}-{time.time():.0f}"
     )
@@ -349,7 +349,9 @@ def _help_config(settings: TrainConfig) -> None:
         "": TrainConfig, "rollout": RolloutConfig, "training": TrainingConfig, "trainer": trainer.config_class,
         "model": policy.model_class, "stopping.training": TrainingStop, "stopping.rollout": RolloutStop,
     }  # fmt: skip
-    outer = registry.resolve(SCENARIOS[settings.scenario]).outer_config if settings.scenario in SCENARIOS else None
+    outer = (
+        registry.find(SCENARIOS[settings.scenario], "scenario").outer_config if settings.scenario in SCENARIOS else None
+    )
     if outer is not None:
         classes[settings.scenario] = outer
     if settings.scenario == "nfsp":

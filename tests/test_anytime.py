@@ -14,6 +14,15 @@ from malib_lite.population.meta_solvers import nash
 EXACT = {"oracle": "exact", "meta_solver": "anytime"}
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e7])
+def test_payoffs_may_be_large_or_small(tmp_path, scale):
+    """In full precision, what is left of the sums' rounding is no gain, and no answer comes twice."""
+    payoffs = scale * np.random.default_rng(0).normal(size=(6, 7))
+    game = {"form": "zero_sum", "payoffs": payoffs.tolist()}
+    _, lines, _ = play(tmp_path, "psro", "matrix/custom", env_config=game, psro=EXACT, iterations=60)
+    assert lines[-1]["nash_conv"] < 0.02 * scale < lines[0]["nash_conv"]
+
+
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_no_mixture_of_the_pool_is_safer(constant):
     """In a matrix game the other player's whole game is its actions: one linear program finds the safest mixture."""
@@ -59,7 +68,7 @@ def test_learnt_best_responses_are_mixed_safely(tmp_path):
     settings = {"meta_solver": "anytime"}
     _, lines, _ = play(tmp_path, "psro", psro=settings, steps=2000, iterations=3, algorithm="ppo")
     curve = np.array([line["nash_conv"] for line in lines])
-    assert np.all(curve[1:] <= 1.01 * curve[:-1]) and curve[-1] < curve[0]
+    assert np.all(curve[1:] <= 1.01 * curve[:-1]) and curve[-1] < 0.75  # untrained networks are at 0.91
 
 
 def test_symmetric_populations_may_be_one(tmp_path):

@@ -175,6 +175,24 @@ def test_the_game_of_choosing_somebody():
     np.testing.assert_array_equal(Exhibition().game(["alone"]), np.zeros((2, 1, 1)))
 
 
+@pytest.mark.parametrize(
+    ("payoffs", "opposite"),
+    [
+        ([(0.5, -0.5)], True),
+        ([(0.5, -0.5), (0.25, -0.25)], True),
+        ([(0.75, 0.25), (0.5, 0.5)], True),  # they share 1
+        ([(0.75, 0.25)], False),  # of which one meeting does not tell
+        ([(0.75, 0.25), (0.5, 0.75)], False),
+        ([], True),
+    ],
+)
+def test_interests_are_told_by_what_is_won_together(payoffs, opposite):
+    exhibition = Exhibition()
+    for number, each in enumerate(payoffs):
+        exhibition.record("a", f"b{number}", Meeting(100, each, (0.1, 0.1), 1.0))
+    assert exhibition.shows_opposite_interests() == opposite
+
+
 def test_ratings_are_relative_to_the_first():
     exhibition = Exhibition()
     for pair in [("a", "b"), ("b", "c")]:

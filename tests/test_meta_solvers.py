@@ -14,7 +14,6 @@ from malib_lite.population.meta_solvers import (
     META_SOLVERS,
     alpha_rank,
     fictitious_play,
-    get_meta_solver,
     nash,
     prd,
     regret_matching,
@@ -374,16 +373,6 @@ def test_stationary_distribution_of_a_random_chain():
     np.fill_diagonal(rates, 0.0)
     mass = _stationary(rates)
     np.testing.assert_allclose(mass @ rates, mass * rates.sum(axis=1), rtol=1e-12)
-
-
-def test_get_meta_solver():
-    assert get_meta_solver("nash") is nash
-    custom = partial(prd, gamma=0.1)
-    assert get_meta_solver(custom) is custom
-    with pytest.raises(ConfigError, match="did you mean 'fictitious_play'"):
-        get_meta_solver("ficticious_play")
-    with pytest.raises(ConfigError, match="known: alpha_rank, fictitious_play, nash"):
-        get_meta_solver("zzz")
 
 
 @pytest.mark.parametrize(

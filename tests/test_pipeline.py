@@ -143,6 +143,7 @@ def test_processes_give_the_numbers_of_one_process(tmp_path):
         ({"psro": {"meta_solver": "anytime"}}, "'anytime' cannot give.*prd"),
         ({"psro": {"meta_solver": "max_entropy_ce"}}, "'max_entropy_ce' cannot give"),
         ({"psro": {"warm_start": "latest"}}, "does not go with 'psro.warm_start' = 'latest'"),
+        ({"stopping": {"rollout": {"max_iteration": 1}}}, "stopping.rollout.max_iteration.* = 1"),
         ({"stopping": {"training": {"max_iteration": 5}}}, "stopping.training.max_iteration"),
     ],
 )

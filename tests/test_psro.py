@@ -276,9 +276,10 @@ def test_a_meta_solver_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     "solver, words",
     [
-        (no_distribution, "meta-solver .*no_distribution.* gives what is no distribution"),
-        (one_mixture, "meta-solver .*one_mixture.*not one mixture for each player"),
-        (lambda payoffs: None, "cannot solve payoffs"),
+        (no_distribution, "'psro.meta_solver' = no_distribution: gives what is no distribution"),
+        (one_mixture, "one_mixture: gives arrays of .*not one mixture for each player"),
+        (lambda payoffs: None, "lead to TypeError"),
+        (lambda payoffs: {}["x"], "lead to KeyError: 'x' .*test_psro.py:[0-9]+"),
     ],
 )
 def test_wrong_mixtures_are_told(tmp_path, solver, words):

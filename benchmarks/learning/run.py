@@ -106,7 +106,8 @@ def page(table: list[Row], results: Results) -> str:
     lines = [
         "# Results",
         "",
-        "Evaluations of final policies (100 episodes, exploration off), one per seed; written by",
+        "Evaluations of final policies, one per seed: mean returns of 100 episodes, exploration off; exploitability",
+        "and NashConv exactly; a mean over a whole run where the row says so. Written by",
         "`python benchmarks/learning/run.py`. The gate is what the median must reach; references come from longer",
         "trainings or other hardware, and are often the best of many. Rows without figures have not been measured yet;",
         "those without a gate are what others are compared with.",

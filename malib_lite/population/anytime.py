@@ -2,7 +2,7 @@
 
 A Nash mixture of the payoff table is safe against the other player's *pool*; NashConv, which counts everything that the
 other may do, can rise when members are added. The mixtures of anytime double oracle are safe against the whole game, so
-NashConv never rises (McAleer et al. 2022, https://arxiv.org/abs/2201.07700). A player with a pool meets another one
+NashConv does not rise (McAleer et al. 2022, https://arxiv.org/abs/2201.07700). A player with a pool meets another one
 without any restriction:
 
     answers = none
@@ -10,12 +10,13 @@ without any restriction:
         mixture, theirs = equilibrium of (pool, answers)
         add the other player's best response to the mixture, until it earns what theirs does
 
-How the other player plays in that equilibrium is a best response to the mixture, and mixed where it has to be. Added
-to the other's own pool it leads to an equilibrium in far fewer rounds than one that is not mixed, which is the idea of
-self-play PSRO (McAleer et al. 2022, https://arxiv.org/abs/2207.06541).
+How the other player plays in that equilibrium is a best response to the mixture, and mixed where it has to be: what
+self-play PSRO adds to the other's pool (McAleer et al. 2022, https://arxiv.org/abs/2207.06541). On Leduc poker that
+takes far fewer rounds than the double oracle; on games of a few actions, where that one ends, it may take more.
 
 Deviations: the papers find both by regret minimisation and reinforcement learning; here they are computed, by this one-
-sided double oracle, to within a hundredth of NashConv. Self-play PSRO adds a best response that is not mixed as well.
+sided double oracle, to within a hundredth of NashConv, by which it may rise. Self-play PSRO also adds a best response
+that is not mixed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.population.meta_solvers import nash
 
 _SHARE = 0.01  # of NashConv: how much better a mixture could be at most
-_FINEST = 1e-9  # differences of payoffs below this are rounding
+_FINEST = 1e-9  # differences below this are rounding, as a part of the largest payoff
 # Answers that earn so much less than the best ones, as a part of the payoff range, are forgotten: programs stay small.
 _SLACK = 0.0002
 
@@ -41,6 +42,7 @@ class AnytimeSolver:
         """
         self._exact = exact
         self._tolerance = np.inf
+        self._largest = 0.0  # payoff seen so far
         self.answers: dict[str, np.ndarray] = {}  # by agent: tabular policy (I, A)
         self.values: dict[str, float] = {}  # by agent: the best return against the other's mixture
         self.guarantees: dict[str, float] = {}  # by agent: what its mixture earns whatever the other does
@@ -54,7 +56,7 @@ class AnytimeSolver:
             mixtures = [self._solve(agent, other) for agent, other in self._pairs()]
             self.guarantees = {agent: total - self.values[other] for agent, other in self._pairs()}
             nash_conv = sum(self.values.values()) - total
-            wanted = max(_FINEST, _SHARE * nash_conv)
+            wanted = max(_FINEST * self._largest, _SHARE * nash_conv)
             if self._tolerance <= wanted:
                 return mixtures
             self._tolerance = wanted
@@ -71,7 +73,8 @@ class AnytimeSolver:
             mixture, theirs = nash(np.stack([-earned, earned]))
             expected = float(mixture @ earned @ theirs)
             best, plan = self._respond(other, mixture @ pool)
-            if best - expected <= self._tolerance:
+            # An answer that is there already has nothing to add but the program's rounding.
+            if best - expected <= self._tolerance or (self._found[other] == plan).all(axis=1).any():
                 break
             self._found[other] = np.concatenate([self._found[other], plan])
             earned = np.concatenate([earned, self._payoffs(other, plan)], axis=1)
@@ -90,4 +93,5 @@ class AnytimeSolver:
         """What an agent earns by plans (C, S) against the members of the other's pool, (P, C)."""
         game = self._exact.game
         table = game.plan_payoffs([plans if each == agent else self._exact.plans(each) for each in game.agents])
+        self._largest = max(self._largest, float(np.abs(table).max()))
         return table[0].T if agent == game.agents[0] else table[1]

@@ -126,11 +126,11 @@ def sampled_contest(
 
 
 def _result(table: Table, books: Books) -> Played:
-    tallies = [[books.returns[agent] for agent in agents] for agents in table.groups.values()]
+    means, errors = books.player_returns(table.groups)
     return Played(
-        means=[sum(tally.mean for tally in team) / len(team) for team in tallies],
-        errors=[max(tally.standard_error for tally in team) for team in tallies],
-        largest=max(abs(bound) for team in tallies for tally in team for bound in (tally.low, tally.high)),
+        means=means,
+        errors=errors,
+        largest=max(abs(bound) for tally in books.returns.values() for bound in (tally.low, tally.high)),
         placings=[books.placings[player] for player in table.groups],
     )
 

@@ -71,6 +71,13 @@ class Exhibition:
                     table[i, j] = self[row, column].payoffs[0]
         return table
 
+    def shows_opposite_interests(self) -> bool:
+        """Whether what two win together is the same in all meetings; of a single one, whether it is nothing."""
+        together = [sum(meeting.payoffs) for meeting in self._meetings.values()]
+        largest = max((meeting.largest for meeting in self._meetings.values()), default=0.0)
+        spread = max(together, default=0.0) - min(together, default=0.0) if len(together) > 1 else abs(sum(together))
+        return spread <= 1e-6 * largest
+
     def game(self, names: Sequence[str]) -> np.ndarray:
         """The symmetric game (2, P, P) float64 of choosing one of those who have all met: mean returns, over all seats,
         of the one that the first player chooses (rows) and of the one that the second chooses (columns).

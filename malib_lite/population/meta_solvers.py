@@ -22,12 +22,13 @@ distribution over joint choices instead.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 
-from malib_lite.config import ConfigError, suggest
+from malib_lite.config import ConfigError
 from malib_lite.population.alpha_rank import alpha_rank
 from malib_lite.population.normal_form import deviation_values, distribution, normalise, own_axis_first
 
@@ -207,38 +208,35 @@ META_SOLVERS: dict[str, MetaSolver] = {
 }
 
 
-def get_meta_solver(solver: str | MetaSolver) -> MetaSolver:
-    """The meta-solver of that name, or ``solver`` itself where it is a function already."""
-    if callable(solver):
-        return solver
-    if solver not in META_SOLVERS:
-        raise ConfigError(f"unknown meta-solver {solver!r}: {suggest(str(solver), META_SOLVERS)}")
-    return META_SOLVERS[solver]
-
-
 def checked(solver: MetaSolver) -> MetaSolver:
     """The same meta-solver, somebody else's, for whom mistakes are told.
 
     Raises:
-        ConfigError: (the result, when called) it gives something else than a distribution for each player.
+        ConfigError: it cannot be called; or (the result, when it is called) it raises an error, or gives something else
+            than a distribution for each player.
     """
+    name = f"'psro.meta_solver' = {getattr(solver, '__qualname__', solver)}"
+    if not callable(solver):
+        raise ConfigError(f"{name}: must be a function of the payoffs")
 
     def solve(payoffs: np.ndarray) -> list[np.ndarray]:
         try:
             mixtures = [np.asarray(mixture, np.float64) for mixture in solver(payoffs)]
-        except (TypeError, ValueError) as error:
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
             raise ConfigError(
-                f"meta-solver {solver!r} cannot solve payoffs of shape {payoffs.shape}: {error}"
+                f"{name}: payoffs of shape {payoffs.shape} lead to {type(error).__name__}: {error} "
+                f"({where.filename}:{where.lineno})"
             ) from error
         sizes = [(size,) for size in payoffs.shape[1:]]
         if [mixture.shape for mixture in mixtures] != sizes:
             raise ConfigError(
-                f"meta-solver {solver!r} gives arrays of shapes {[mixture.shape for mixture in mixtures]}, not one "
-                f"mixture for each player: {sizes}"
+                f"{name}: gives arrays of shapes {[mixture.shape for mixture in mixtures]}, not one mixture for each "
+                f"player: {sizes}"
             )
         # Written so that NaN fails too.
         if not all(mixture.min() >= 0.0 and abs(mixture.sum() - 1.0) < 1e-6 for mixture in mixtures):
-            raise ConfigError(f"meta-solver {solver!r} gives what is no distribution: {mixtures}")
+            raise ConfigError(f"{name}: gives what is no distribution: {mixtures}")
         return mixtures
 
     return solve

@@ -91,6 +91,14 @@ class Books:
             level = everybody.size - own.size - ahead - behind  # with all others
             self._add_placing(player, [ahead, level, behind])
 
+    def player_returns(self, groups: Mapping[str, Sequence[AgentID]]) -> tuple[list[float], list[float]]:
+        """Every player's mean return, the mean over its agents, and the standard errors, the largest of its agents'."""
+        tallies = [[self.returns[agent] for agent in agents] for agents in groups.values()]
+        return (
+            [sum(tally.mean for tally in team) / len(team) for team in tallies],
+            [max(tally.standard_error for tally in team) for team in tallies],
+        )
+
     def _add_placing(self, player: str, counts: Sequence[int]) -> None:
         self.placings[player] = [a + b for a, b in zip(self.placings.get(player, [0, 0, 0]), counts, strict=True)]
 

@@ -309,11 +309,10 @@ class LeagueScenario(Scenario):
             return nash(payoffs) if is_constant_sum(payoffs) else None
         names = [UNTRAINED, *self.league.snapshots(role="main")]
         forms = [self.league.first[self.mains[0]], *(self.league.policies[name] for name in names[1:])]
-        payoffs = self.exhibition.game(names)
-        if not is_constant_sum(payoffs):
+        if not self.exhibition.shows_opposite_interests():
             return None
         mixtures = []
-        for player, probabilities in zip(self.players, nash(payoffs), strict=True):
+        for player, probabilities in zip(self.players, nash(self.exhibition.game(names)), strict=True):
             members = self.population.members[player]
             mixture = np.zeros(len(members))
             for form, probability in zip(forms, probabilities.tolist(), strict=True):

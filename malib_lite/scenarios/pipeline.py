@@ -8,6 +8,8 @@ lowest one is done and becomes a member, the next one has learnt for long alread
         for all levels at the same time: learn a part of what a policy learns altogether, against the mixtures below
         when the lowest ones have learnt as much as a policy shall: they become members, and new ones start at the top
 
+All levels begin at the same time, so their first policies wait for each other and learn for longer.
+
 Deviations: in the paper a policy is done when it gains no more; here when it has learnt for ``--steps``, the last part
 of them against the population alone (``psro.min_gain`` and ``second_chances`` may say more). Mixtures are found between
 the parts, not all the time, so that a run can be repeated to the bit.
@@ -28,26 +30,26 @@ from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.training import Budget, train
 
 # From the snapshots of every level, by player: whom each level above the lowest plays, by player.
-Matchmaking = Callable[[Sequence[Mapping[str, Member]]], list[dict[str, Pools]]]
+OpponentsAbove = Callable[[Sequence[Mapping[str, Member]]], list[dict[str, Pools]]]
 
 
 class PipelineOracle:
     """Best responses by level: who answers is the lowest of each player."""
 
     def __init__(
-        self, run: Run, levels: Mapping[str, Sequence[str]], budget: Budget, opponents_above: Matchmaking
+        self, run: Run, levels: Mapping[str, Sequence[str]], budget: Budget, opponents_above: OpponentsAbove
     ) -> None:
         """
         Args:
             levels: runtime ids of each player, as many for all.
-            budget: of one policy, in environment steps and rounds.
+            budget: of one policy, in environment steps and rounds; no fewer rounds than levels.
             opponents_above: called between the parts of a training.
         """
         self._run = run
         self._levels = {player: deque(ids) for player, ids in levels.items()}  # the lowest first
         self._num_levels = min(map(len, self._levels.values()))
-        rounds = None if budget.rounds is None else math.ceil(budget.rounds / self._num_levels)
-        self._part = Budget(math.ceil(budget.env_steps / self._num_levels), rounds)
+        rounds = None if budget.rounds is None else budget.rounds // self._num_levels
+        self._budget = Budget(math.ceil(budget.env_steps / self._num_levels), rounds)  # of a part
         self._horizon = budget.env_steps
         self._opponents_above = opponents_above
         self._learning: dict[str, str] = {}  # policy ids, by runtime id
@@ -60,6 +62,7 @@ class PipelineOracle:
         return self._save(0)
 
     def respond(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
+        """What the next lowest ones have learnt, of each player, when they are done; who answered last time leaves."""
         self._start_anew()
         while True:
             responses = self.improve(population, objectives)
@@ -67,6 +70,7 @@ class PipelineOracle:
                 return responses
 
     def improve(self, population: Population, objectives: Mapping[str, Objective]) -> Responses:
+        """Another part of a training for all levels; the lowest ones answer."""
         below = [self._save(level) for level in range(self._num_levels - 1)]
         pools: list[Mapping[str, Pools]] = [
             {player: population.pools(objective.opponents) for player, objective in objectives.items()},
@@ -74,7 +78,7 @@ class PipelineOracle:
         ]
         opponents = {ids[level]: pools[level][p] for p, ids in self._levels.items() for level in range(len(ids))}
         metrics: dict[str, Any] = {}
-        for leg in train(self._run, self._learning, self._part, num_legs=1, opponents=opponents):
+        for leg in train(self._run, self._learning, self._budget, num_legs=1, opponents=opponents):
             for player, ids in self._levels.items():
                 report = leg.reports[ids[0]]
                 metrics[f"{player}/updates"] = report["updates"]

@@ -153,7 +153,7 @@ class PopulationScenario(Scenario):
         settings, results = self._settings, run.rollout.simulate(matches, self._settings.payoff_episodes)
         bound = np.inf if settings.payoff_error is None else settings.payoff_error
         while True:
-            sampled = [self._means(books) for books in results]
+            sampled = [books.player_returns(self.groups) for books in results]
             again = [
                 number
                 for number, ((_, errors), books) in enumerate(zip(sampled, results, strict=True))
@@ -228,13 +228,6 @@ class PopulationScenario(Scenario):
 
     def _budget(self, steps: int) -> Budget:
         return Budget(steps, self.stopping.rollout.max_iteration, self.stopping.training.max_iteration)
-
-    def _means(self, books: Any) -> tuple[list[float], list[float]]:
-        tallies = [[books.returns[agent] for agent in self.groups[player]] for player in self.players]
-        return (
-            [sum(tally.mean for tally in team) / len(team) for team in tallies],
-            [max(tally.standard_error for tally in team) for team in tallies],
-        )
 
     def _exact_game(self) -> ExactGame | None:
         """The game's exact form, where there is one and it is wanted."""

@@ -43,7 +43,7 @@ from malib_lite.backend.members import Member
 from malib_lite.config import ConfigError, build, to_dict
 from malib_lite.population.anytime import AnytimeSolver
 from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, ce_opponents, get_joint_solver
-from malib_lite.population.meta_solvers import MetaSolver, checked, get_meta_solver, is_constant_sum, nash, prd
+from malib_lite.population.meta_solvers import META_SOLVERS, MetaSolver, checked, is_constant_sum, nash, prd
 from malib_lite.population.normal_form import marginals
 from malib_lite.population.population import Objective
 from malib_lite.population.rectified import rectified_opponents
@@ -86,9 +86,15 @@ class PSROScenario(PopulationScenario):
         elif solver == "anytime":
             self._check_exact("'psro.meta_solver' = 'anytime'")
         else:
-            self._meta_solver = _independent(solver)
+            self._meta_solver = _find(solver, len(self.players))
         if solver in ("nash", "rectified_nash", "anytime"):
             self._check_constant_sum(f"'psro.meta_solver' = '{solver}'")
+        rounds = self.stopping.rollout.max_iteration
+        if rounds is not None and rounds < self.psro.pipeline:
+            raise ConfigError(
+                f"'stopping.rollout.max_iteration' = {rounds}: with 'psro.pipeline' = {self.psro.pipeline} a best "
+                "response learns in as many parts, of a round at least"
+            )
         if self.psro.pipeline > 1 and self.stopping.training.max_iteration is not None:
             raise ConfigError(
                 "'stopping.training.max_iteration': with 'psro.pipeline' learners are of different ages; limit a best "
@@ -318,15 +324,13 @@ class PSROScenario(PopulationScenario):
         return values
 
 
-def _independent(solver: str | MetaSolver) -> MetaSolver:
-    """The meta-solver that an option names; somebody else's mistakes are told."""
-    if isinstance(solver, str) and ":" in solver:
-        solver = registry.find(solver, "psro.meta_solver")
-        if not callable(solver):
-            raise ConfigError(f"'psro.meta_solver' = {solver!r}: must be a function of the payoffs")
-    if callable(solver):
-        return checked(solver)
-    return {"auto": _nash_or_prd, "rectified_nash": nash}.get(solver) or get_meta_solver(solver)
+def _find(solver: str | MetaSolver, num_players: int) -> MetaSolver:
+    """The meta-solver that the option means. Somebody else's is tried out, and its mistakes are told."""
+    if isinstance(solver, str) and ":" not in solver:
+        return {"auto": _nash_or_prd, "rectified_nash": nash}.get(solver) or META_SOLVERS[solver]
+    own = checked(registry.find(solver, "psro.meta_solver") if isinstance(solver, str) else solver)
+    own(np.zeros((num_players, *[1] * num_players)))
+    return own
 
 
 def _nash_or_prd(payoffs: np.ndarray) -> list[np.ndarray]:
