@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import traceback
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -54,6 +55,12 @@ def config(cls: type[C]) -> type[C]:
     """Make ``cls`` a frozen, keyword-only dataclass that refuses unknown keys."""
     cls.__pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def told(error: BaseException) -> str:
+    """An error of a user's own code in a line: its kind, its words, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

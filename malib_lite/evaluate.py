@@ -193,10 +193,12 @@ def _scenario(population: SavedPopulation) -> Any:
             f"'{population.path}' was made by a program in Python, whose classes its config.yaml only names: runs of "
             "`python -m malib_lite.train` can be evaluated"
         )
-    # Where and how it was learnt plays no part, and need not be possible here.
+    # Where and how it was learnt plays no part, and need not be possible here; but for what made the policies what they
+    # are.
     config["training"] = {}
     if "psro" in config:
-        config["psro"] = {key: value for key, value in config["psro"].items() if key != "meta_solver"}
+        kept = ("oracle", "symmetric", "pipeline")
+        config["psro"] = {key: value for key, value in config["psro"].items() if key in kept}
     scenario = make_scenario(build(TrainConfig, config))
     if list(population.members) != list(scenario.groups):
         raise ConfigError(

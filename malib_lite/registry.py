@@ -9,7 +9,7 @@ import importlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from malib_lite.config import ConfigError, suggest
+from malib_lite.config import ConfigError, suggest, told
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -74,8 +74,10 @@ def find(path: str, key: str) -> Any:
         raise ConfigError(f"'{key}' = '{path}': '{module_name}' is not the name of a module")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a module of the user's own may raise anything
+    except ImportError as error:
         raise ConfigError(f"'{key}' = '{path}': cannot import '{module_name}': {error}") from error
+    except Exception as error:  # a module of the user's own may raise anything
+        raise ConfigError(f"'{key}' = '{path}': importing '{module_name}' leads to {told(error)}") from error
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):

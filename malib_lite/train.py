@@ -6,6 +6,7 @@ The command line, a YAML file and a scenario's constructor all end in the same c
 from __future__ import annotations
 
 import argparse
+import pkgutil
 import sys
 import time
 import traceback
@@ -126,7 +127,7 @@ def make_scenario(settings: TrainConfig) -> Any:
         raise ConfigError("no environment given: --env FAMILY/NAME (--list shows the families) or package.module:CLASS")
     name = settings.algorithm or DEFAULT_ALGORITHM[settings.scenario]
     algorithm = registry.load(registry.ALGORITHMS, name, "algorithm")
-    scenario_class = registry.find(SCENARIOS[settings.scenario], "scenario")
+    scenario_class = pkgutil.resolve_name(SCENARIOS[settings.scenario])
     log_dir = (
         settings.logdir or f"logs/{settings.scenario}-{_file_name(settings.env)}-{settings.seed}-{time.time():.0f}"
     )
@@ -349,9 +350,7 @@ def _help_config(settings: TrainConfig) -> None:
         "": TrainConfig, "rollout": RolloutConfig, "training": TrainingConfig, "trainer": trainer.config_class,
         "model": policy.model_class, "stopping.training": TrainingStop, "stopping.rollout": RolloutStop,
     }  # fmt: skip
-    outer = (
-        registry.find(SCENARIOS[settings.scenario], "scenario").outer_config if settings.scenario in SCENARIOS else None
-    )
+    outer = pkgutil.resolve_name(SCENARIOS[settings.scenario]).outer_config if settings.scenario in SCENARIOS else None
     if outer is not None:
         classes[settings.scenario] = outer
     if settings.scenario == "nfsp":

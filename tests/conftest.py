@@ -1,11 +1,11 @@
 """What every test can count on."""
 
 import os
+from pkgutil import resolve_name
 
 import pytest
 import torch
 
-from malib_lite.registry import find
 from malib_lite.runtime.shared_memory import PREFIX, _places
 from malib_lite.train import SCENARIOS
 
@@ -27,7 +27,7 @@ def few_pictures(request, monkeypatch):
     """Runs in this process draw nothing, which would take longer than they do, but in tests marked ``pictures``."""
     if request.node.get_closest_marker("pictures") is None:
         for path in SCENARIOS.values():
-            monkeypatch.setattr(find(path, "scenario"), "plot", lambda self, run: None)
+            monkeypatch.setattr(resolve_name(path), "plot", lambda self, run: None)
 
 
 @pytest.fixture

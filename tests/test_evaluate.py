@@ -199,9 +199,12 @@ def reconfigured(folder, to, **settings):
 def test_how_a_run_mixed_its_population_plays_no_part(runs, tmp_path):
     """What its own meta-solver gave is in the folder; the program that gave it need not be here."""
     settings = yaml.safe_load((runs / "solved" / "config.yaml").read_text())["psro"]
-    moved = reconfigured(runs / "solved", tmp_path / "moved", psro={**settings, "meta_solver": "gone:away"})
-    result = evaluate([str(moved)])
-    assert result.nash_convs[0] < 1e-9 and result.elo is None and result.skills is None  # one alone is not rated
+    for name, mixed in {
+        "moved": {"meta_solver": "gone:away"},
+        "several": {"meta_solver": "rectified_nash", "max_responses": 2},
+    }.items():
+        result = evaluate([str(reconfigured(runs / "solved", tmp_path / name, psro={**settings, **mixed}))])
+        assert result.nash_convs[0] < 1e-9 and result.elo is None and result.skills is None  # one alone is not rated
 
 
 def test_what_is_no_run_is_said(runs, tmp_path, capsys):

@@ -22,13 +22,12 @@ distribution over joint choices instead.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 
-from malib_lite.config import ConfigError
+from malib_lite.config import ConfigError, told
 from malib_lite.population.alpha_rank import alpha_rank
 from malib_lite.population.normal_form import deviation_values, distribution, normalise, own_axis_first
 
@@ -222,12 +221,10 @@ def checked(solver: MetaSolver) -> MetaSolver:
     def solve(payoffs: np.ndarray) -> list[np.ndarray]:
         try:
             mixtures = [np.asarray(mixture, np.float64) for mixture in solver(payoffs)]
+        except ConfigError:
+            raise
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            raise ConfigError(
-                f"{name}: payoffs of shape {payoffs.shape} lead to {type(error).__name__}: {error} "
-                f"({where.filename}:{where.lineno})"
-            ) from error
+            raise ConfigError(f"{name}: payoffs of shape {payoffs.shape} lead to {told(error)}") from error
         sizes = [(size,) for size in payoffs.shape[1:]]
         if [mixture.shape for mixture in mixtures] != sizes:
             raise ConfigError(
