@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import nn
 
 from malib_lite.algorithms.optimiser import Adam, finite, step
+from malib_lite.algorithms.stochastic_policy import StochasticPolicy
 from malib_lite.algorithms.targets import check_discrete_spaces
 from malib_lite.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, config, defaults, option
 from malib_lite.contracts.data import Decisions, ReservoirSpec
-from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.distributions import MaskedCategorical
 from malib_lite.models.nets import NetConfig, make_net
@@ -57,10 +56,9 @@ def imitation_loss(logits: torch.Tensor, action: torch.Tensor, mask: torch.Tenso
     return -MaskedCategorical(logits, mask).log_prob(action).mean()
 
 
-class AveragePolicy(Policy):
+class AveragePolicy(StochasticPolicy):
     """A categorical policy over the legal actions."""
 
-    stochastic = True
     model_class = NetConfig
 
     def __init__(
@@ -80,22 +78,8 @@ class AveragePolicy(Policy):
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         check_discrete_spaces("the average policy", observation_space, action_space)
 
-    def compute_action(
-        self,
-        observation: torch.Tensor,
-        act_mask: torch.Tensor | None = None,
-        evaluate: bool = False,
-        hidden_state: Any = None,
-    ) -> PolicyOutput:
-        distribution = MaskedCategorical(self.net(observation), act_mask)
-        action = distribution.mode if evaluate else distribution.draw(self.generator)
-        return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
-
-    def action_probs(
-        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
-    ) -> torch.Tensor:
-        distribution = MaskedCategorical(self.net(observation), act_mask)
-        return nn.functional.one_hot(distribution.mode, self.num_actions).float() if evaluate else distribution.probs
+    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> MaskedCategorical:
+        return MaskedCategorical(self.net(observation), act_mask)
 
 
 class AveragePolicyTrainer(Trainer[Decisions, Decisions]):

@@ -38,6 +38,7 @@ from torch import nn
 
 from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import gae, rows_to_value
+from malib_lite.algorithms.stochastic_policy import StochasticPolicy
 from malib_lite.algorithms.targets import Follower, check_discrete_spaces
 from malib_lite.algorithms.team_q import team_shape
 from malib_lite.config import (
@@ -52,7 +53,6 @@ from malib_lite.config import (
 )
 from malib_lite.contracts.data import OnPolicySpec
 from malib_lite.contracts.joint import JointTrajectories
-from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, TeamShape, Trainer
 from malib_lite.models.distributions import MaskedCategorical
 from malib_lite.models.nets import Actor, NetConfig, make_encoder, make_net
@@ -159,10 +159,9 @@ class CounterfactualCritic(nn.Module):
         return self.net(torch.cat([state[step], own, who.float(), others.flatten(1).float()], -1))
 
 
-class COMAPolicy(Policy):
+class COMAPolicy(StochasticPolicy):
     """The actor that all agents share, mixed with uniform play (``epsilon``), and the critic that trains it."""
 
-    stochastic = True
     model_class = NetConfig
     epsilon: torch.Tensor  # () float32: the share of uniform play
 
@@ -193,23 +192,6 @@ class COMAPolicy(Policy):
         legal = torch.ones_like(learnt) if act_mask is None else act_mask.float()
         probs = (1 - self.epsilon) * learnt + self.epsilon * legal / legal.sum(-1, keepdim=True)
         return MaskedCategorical(probs.clamp_min(torch.finfo(probs.dtype).tiny).log(), act_mask)
-
-    def compute_action(
-        self,
-        observation: torch.Tensor,
-        act_mask: torch.Tensor | None = None,
-        evaluate: bool = False,
-        hidden_state: Any = None,
-    ) -> PolicyOutput:
-        distribution = self.distribution(observation, act_mask)
-        action = distribution.mode if evaluate else distribution.draw(self.generator)
-        return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
-
-    def action_probs(
-        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
-    ) -> torch.Tensor:
-        distribution = self.distribution(observation, act_mask)
-        return nn.functional.one_hot(distribution.mode, self.num_actions).float() if evaluate else distribution.probs
 
 
 class COMATrainer(Trainer[JointTrajectories, COMABatch]):

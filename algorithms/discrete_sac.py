@@ -29,6 +29,7 @@ from gymnasium import spaces
 from torch import nn
 
 from malib_lite.algorithms.optimiser import Adam, finite, step
+from malib_lite.algorithms.stochastic_policy import StochasticPolicy
 from malib_lite.algorithms.targets import Follower, check_discrete_spaces, check_replay, td_target
 from malib_lite.config import (
     Fraction,
@@ -41,7 +42,6 @@ from malib_lite.config import (
     option,
 )
 from malib_lite.contracts.data import ReplaySpec, Transitions
-from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.distributions import MaskedCategorical
 from malib_lite.models.nets import Actor, NetConfig, make_net
@@ -110,10 +110,9 @@ def temperature_loss(log_alpha: torch.Tensor, entropy_t: torch.Tensor, target_en
     return log_alpha * (entropy_t - target_entropy_t).detach().mean()
 
 
-class DiscreteSACPolicy(Policy):
+class DiscreteSACPolicy(StochasticPolicy):
     """The actor, the two critics that train it, and the temperature."""
 
-    stochastic = True
     model_class = DiscreteSACNetConfig
 
     def __init__(
@@ -136,22 +135,9 @@ class DiscreteSACPolicy(Policy):
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         check_discrete_spaces("discrete_sac", observation_space, action_space)
 
-    def compute_action(
-        self,
-        observation: torch.Tensor,
-        act_mask: torch.Tensor | None = None,
-        evaluate: bool = False,
-        hidden_state: Any = None,
-    ) -> PolicyOutput:
-        distribution = self.actor(observation, act_mask)
-        action = distribution.mode if evaluate else distribution.draw(self.generator)
-        return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
-
-    def action_probs(
-        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
-    ) -> torch.Tensor:
-        distribution = self.actor(observation, act_mask)
-        return nn.functional.one_hot(distribution.mode, self.num_actions).float() if evaluate else distribution.probs
+    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> MaskedCategorical:
+        distribution: MaskedCategorical = self.actor(observation, act_mask)
+        return distribution
 
 
 class DiscreteSACTrainer(Trainer[Transitions, Transitions]):

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
-from torch import nn
 
 from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import returns_to_go
+from malib_lite.algorithms.stochastic_policy import StochasticPolicy
 from malib_lite.config import (
     Fraction,
     NonNegativeFloat,
@@ -36,8 +36,8 @@ from malib_lite.config import (
     option,
 )
 from malib_lite.contracts.data import OnPolicySpec, Trajectories
-from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
+from malib_lite.models.distributions import ProbaDistribution
 from malib_lite.models.nets import Actor, NetConfig, check_actor_spaces
 
 
@@ -73,10 +73,9 @@ def policy_gradient_loss(log_prob_t: torch.Tensor, weight_t: torch.Tensor) -> to
     return -(log_prob_t * weight_t).mean()
 
 
-class PGPolicy(Policy):
+class PGPolicy(StochasticPolicy):
     """A categorical (Discrete, MultiDiscrete) or Gaussian (Box) policy."""
 
-    stochastic = True
     model_class = NetConfig
 
     def __init__(
@@ -94,28 +93,9 @@ class PGPolicy(Policy):
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         check_actor_spaces("pg", observation_space, action_space)
 
-    def compute_action(
-        self,
-        observation: torch.Tensor,
-        act_mask: torch.Tensor | None = None,
-        evaluate: bool = False,
-        hidden_state: Any = None,
-    ) -> PolicyOutput:
-        distribution = self.actor(observation, act_mask)
-        action = distribution.mode if evaluate else distribution.draw(self.generator)
-        return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
-
-    def action_probs(
-        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
-    ) -> torch.Tensor:
-        if not isinstance(self.action_space, spaces.Discrete):
-            return super().action_probs(observation, act_mask, evaluate)
-        distribution = self.actor(observation, act_mask)
-        return (
-            nn.functional.one_hot(distribution.mode, int(self.action_space.n)).float()
-            if evaluate
-            else distribution.probs
-        )
+    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> ProbaDistribution:
+        distribution: ProbaDistribution = self.actor(observation, act_mask)
+        return distribution
 
 
 class PGTrainer(Trainer[Trajectories, PGBatch]):

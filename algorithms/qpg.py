@@ -29,15 +29,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import nn
 
 from malib_lite.algorithms.optimiser import Adam, finite, step
 from malib_lite.algorithms.returns import gae, rows_to_value
+from malib_lite.algorithms.stochastic_policy import StochasticPolicy
 from malib_lite.algorithms.targets import check_discrete_spaces
 from malib_lite.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, config, defaults, option
 from malib_lite.contracts.data import OnPolicySpec, Trajectories
-from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
+from malib_lite.models.distributions import MaskedCategorical
 from malib_lite.models.nets import Actor, NetConfig, make_net
 
 
@@ -100,10 +100,9 @@ def critic_loss(q_t: torch.Tensor, action_t: torch.Tensor, target_t: torch.Tenso
     return (q_t.gather(-1, action_t.unsqueeze(-1)).squeeze(-1) - target_t).square().mean() / 2
 
 
-class QPGPolicy(Policy):
+class QPGPolicy(StochasticPolicy):
     """The actor, and the critic that trains it."""
 
-    stochastic = True
     model_class = NetConfig
 
     def __init__(
@@ -124,22 +123,9 @@ class QPGPolicy(Policy):
     def check_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         check_discrete_spaces("qpg", observation_space, action_space)
 
-    def compute_action(
-        self,
-        observation: torch.Tensor,
-        act_mask: torch.Tensor | None = None,
-        evaluate: bool = False,
-        hidden_state: Any = None,
-    ) -> PolicyOutput:
-        distribution = self.actor(observation, act_mask)
-        action = distribution.mode if evaluate else distribution.draw(self.generator)
-        return PolicyOutput(action, distribution.log_prob(action), {}, hidden_state)
-
-    def action_probs(
-        self, observation: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
-    ) -> torch.Tensor:
-        distribution = self.actor(observation, act_mask)
-        return nn.functional.one_hot(distribution.mode, self.num_actions).float() if evaluate else distribution.probs
+    def distribution(self, observation: torch.Tensor, act_mask: torch.Tensor | None) -> MaskedCategorical:
+        distribution: MaskedCategorical = self.actor(observation, act_mask)
+        return distribution
 
 
 class QPGTrainer(Trainer[Trajectories, QPGBatch]):

@@ -95,6 +95,7 @@ def test_algorithms_do_not_import_each_other():
         "actor_critic",
         "returns",
         "sequences",
+        "stochastic_policy",
         "optimiser",
         "targets",
         "team_q",
