@@ -210,9 +210,17 @@ def _run(scenario: Any, quiet: bool, started: float) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    results = {name: value for name, value in summary.items() if isinstance(value, float) and "/" not in name}
-    console.say("done: " + "   ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    console.say("done: " + "   ".join(f"{name} {value:.4f}" for name, value in _results(summary).items()))
     return 0
+
+
+def _results(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a summary that say most; of several agents each one's return, for opponents' mean says nothing."""
+    returns = {name: value for name, value in summary.items() if name.startswith("eval/return/")}
+    figures = {name: value for name, value in summary.items() if isinstance(value, float) and "/" not in name}
+    if len(returns) > 1:
+        figures.pop("return_mean", None)
+    return {**{name.removeprefix("eval/"): value for name, value in returns.items()}, **figures}
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

@@ -99,6 +99,28 @@ class Books:
             [max(tally.standard_error for tally in team) for team in tallies],
         )
 
+    def summary(self, prefix: str = "") -> dict[str, float]:
+        """Lengths and returns for ``metrics.jsonl``, NaN while no episode has ended.
+
+        ``return_mean`` is the mean over agents. Between opponents it says nothing, so that where there are several
+        agents each one's mean, minimum and maximum is there: ``return/AGENT``, ``return_min/AGENT``,
+        ``return_max/AGENT``.
+
+        Args:
+            prefix: of every name.
+        """
+        means = [tally.mean for tally in self.returns.values()]
+        values = {"return_mean": sum(means) / len(means) if means else math.nan, "length_mean": self.length.mean}
+        alone = len(self.returns) < 2
+        for agent, tally in (self.returns or {"": Tally()}).items():
+            low, high = (tally.low, tally.high) if tally.count else (math.nan, math.nan)
+            own = {"return": tally.mean, "return_min": low, "return_max": high}
+            if alone:
+                values |= {"return_min": low, "return_max": high}
+            else:
+                values |= {f"{name}/{agent}": value for name, value in own.items()}
+        return {f"{prefix}{name}": value for name, value in values.items()}
+
     def _add_placing(self, player: str, counts: Sequence[int]) -> None:
         self.placings[player] = [a + b for a, b in zip(self.placings.get(player, [0, 0, 0]), counts, strict=True)]
 

@@ -36,7 +36,8 @@ class MetricsWriter:
         """Write one report and return its line.
 
         Args:
-            step: the horizontal axis: environment steps or iterations, whatever the scenario counts.
+            step: environment steps or iterations, whatever the scenario counts. TensorBoard's horizontal axis is
+                ``values["env_steps"]``, for all scenarios alike; where nothing has been played yet, it is this.
             values: numbers, strings and lists of them; numbers also become TensorBoard scalars.
             timings: what depends on the clock, in seconds or per second.
             histograms: how often each value came, by name, for TensorBoard.
@@ -53,7 +54,8 @@ class MetricsWriter:
             ]
             + [Summary.Value(tag=name, histo=_histogram(counts)) for name, counts in (histograms or {}).items()]
         )
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        axis = values.get("env_steps") or step
+        self._events.add_event(Event(wall_time=time.time(), step=axis, summary=summary))
         return line
 
     def close(self) -> None:

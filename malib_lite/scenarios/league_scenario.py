@@ -246,7 +246,7 @@ class LeagueScenario(Scenario):
         for main in self.mains:
             for player, member in self.league.policies[main].items():
                 self.population.add(player, member)
-        values: dict[str, Any] = {"iteration": generation, "env_steps": run.env_steps, **learnt, **self._judge()}
+        values: dict[str, Any] = {"iteration": generation, **learnt, **self._judge()}
         for learner in self.learners:
             snapshots = self.league.snapshots(learner.id)
             values[f"{learner.id}/snapshots"] = len(snapshots)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from malib_lite.backend.members import Member
-from malib_lite.rollout.books import Books
 from malib_lite.scenarios.run import Leg, Run
 from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.stopping import RewardImprovement
@@ -33,19 +32,18 @@ class MARLScenario(Scenario):
             self.stopping.rollout.minimum_reward_improvement, self.stopping.rollout.patience
         )
         run.expect("steps", budget.env_steps)
-        evaluation = Books()
+        evaluated: dict[str, float] = {}  # by the latest evaluation
         for number, leg in enumerate(train(run, learners, budget, _NUM_REPORTS)):
-            values = self._values(leg)
-            if number % self.rollout.eval_interval == 0:
-                evaluation = self._evaluate(run, self._save(run, learners, leg))
-                values.update(self._returns("eval/", evaluation))
-            run.report(leg.env_steps, values, _timings(leg))
+            values, due = self._values(leg), number % self.rollout.eval_interval == 0 or leg.is_last
+            if due:
+                evaluated = self._evaluate(run, self._save(run, learners, leg))
+                values.update(evaluated)
+            run.report(leg.env_steps, values)
             run.console.say(_line(leg, values))
-            if number % self.rollout.eval_interval == 0 and improvement.should_stop(_team_mean(evaluation)):
+            if due and improvement.should_stop(evaluated["eval/return_mean"]):
                 run.console.say("the evaluation has stopped improving")
                 break
-        evaluation = self._evaluate(run, self._save(run, learners, leg))
-        return {"return_mean": _team_mean(evaluation), **self._returns("eval/", evaluation)}
+        return {"return_mean": evaluated["eval/return_mean"], **evaluated}
 
     def plot(self, run: Run) -> None:
         from malib_lite.runtime.plots import plot_curves
@@ -66,12 +64,12 @@ class MARLScenario(Scenario):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, run: Run, members: Mapping[str, Member]) -> Books:
+    def _evaluate(self, run: Run, members: Mapping[str, Member]) -> dict[str, float]:
         """Play with exploration off, in environments of its own."""
         match = {runtime_id: {member: 1.0} for runtime_id, member in members.items()}
         books = run.rollout.simulate([match], self.rollout.num_eval_episodes, greedy=True)[0]
         run.count_crashes(books)
-        return books
+        return books.summary("eval/")
 
     def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> dict[str, Member]:
         members = run.training.save(learners)
@@ -80,31 +78,11 @@ class MARLScenario(Scenario):
         return members
 
     def _values(self, leg: Leg) -> dict[str, Any]:
-        values: dict[str, Any] = {"episodes": leg.books.length.count, **self._returns("", leg.books)}
+        values: dict[str, Any] = {"episodes": leg.books.length.count, **leg.books.summary()}
         for runtime_id, report in leg.reports.items():
             values[f"{runtime_id}/updates"] = report["updates"]
             values.update({f"{runtime_id}/{name}": value for name, value in report["metrics"].items()})
         return values
-
-    def _returns(self, prefix: str, books: Books) -> dict[str, float]:
-        """Mean length and returns: of the mean agent, and of each one where there are several."""
-        values = {f"{prefix}return_mean": _team_mean(books), f"{prefix}length_mean": books.length.mean}
-        if len(books.returns) > 1:
-            values.update({f"{prefix}return/{agent}": tally.mean for agent, tally in books.returns.items()})
-        return values
-
-
-def _team_mean(books: Books) -> float:
-    """Mean over agents of their mean returns; NaN while no episode has ended."""
-    means = [tally.mean for tally in books.returns.values()]
-    return sum(means) / len(means) if means else math.nan
-
-
-def _timings(leg: Leg) -> dict[str, float]:
-    return {
-        f"{runtime_id}/waited_share": round(report["waited_s"] / max(report["wall_s"], 1e-9), 3)
-        for runtime_id, report in leg.reports.items()
-    }
 
 
 def _line(leg: Leg, values: Mapping[str, Any]) -> str:

@@ -121,9 +121,10 @@ class NFSPScenario(Scenario):
             for player, policy in policies.items():
                 policy.import_state(run.members.load(digests[player]))
             quality = self._quality(policies)
-            run.report(leg.env_steps, {**_values(leg), **quality})
+            result = self._returns(run, members) if leg.is_last and not quality else quality
+            run.report(leg.env_steps, {**_values(leg), **result})
             run.console.say(_line(leg, quality))
-        return quality or self._returns(run, members)
+        return result
 
     def plot(self, run: Run) -> None:
         from malib_lite.runtime.plots import plot_nash_conv
@@ -149,7 +150,7 @@ class NFSPScenario(Scenario):
         match = {player: {member: 1.0} for player, member in members.items()}
         books = run.rollout.simulate([match], self.rollout.num_eval_episodes)[0]
         run.count_crashes(books)
-        return {f"eval/return/{agent}": tally.mean for agent, tally in books.returns.items()}
+        return books.summary("eval/")
 
 
 def _check(who: str, trainer: TrainerSpec, policy: PolicySpec, data_spec: type, source: str) -> None:
@@ -165,8 +166,7 @@ def _check(who: str, trainer: TrainerSpec, policy: PolicySpec, data_spec: type, 
 
 
 def _values(leg: Leg) -> dict[str, Any]:
-    values: dict[str, Any] = {"episodes": leg.books.length.count}
-    values.update({f"return/{agent}": tally.mean for agent, tally in leg.books.returns.items()})
+    values: dict[str, Any] = {"episodes": leg.books.length.count, **leg.books.summary()}
     for player, report in leg.reports.items():
         values[f"{player}/updates"] = report["updates"]
         values.update({f"{player}/{name}": value for name, value in report["metrics"].items()})

@@ -81,7 +81,7 @@ def _draw_payoffs(plots: Path, title: str, payoffs: np.ndarray, mixtures: Mixtur
 
 
 def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, str]) -> str:
-    last = run.reports[-1]
+    last = {name: value for report in run.reports for name, value in report.items()}  # the latest of each
     rows = [[f"{unit}s", str(last["step"])], ["environment steps", f"{run.env_steps:,}"]]
     rows += [[f"members of {player}", str(len(members))] for player, members in population.members.items()]
     rows += [[f"value to {p}", signed(last[f"{p}/value"], 4)] for p in population.players if f"{p}/value" in last]

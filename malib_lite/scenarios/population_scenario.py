@@ -202,15 +202,17 @@ class PopulationScenario(Scenario):
         mixtures = {player: population.mixture(player) for player in self.players}
         return self._sample(run, [population.pools(mixtures)])[0][0]
 
-    def _lower_bound(self, run: Run) -> dict[str, float]:
-        """What best responses that are trained against the final mixtures gain, in episodes of their own."""
+    def _lower_bound(self, run: Run, iteration: int) -> dict[str, float]:
+        """What best responses that are trained against the final mixtures gain, in episodes of their own; reported."""
         steps = self._settings.final_response_steps
         if steps is None:
             return {}
         objectives = self._objectives(self._values(run))
         responses = LearntOracle(run, self._budget(steps)).respond(self.population, objectives)
         gains = self._gains(run, responses, objectives)
-        return {"nash_conv_lower_bound": sum(max(0.0, gain) for gain in gains.values())}
+        bound = {"nash_conv_lower_bound": sum(max(0.0, gain) for gain in gains.values())}
+        run.report(iteration, bound)
+        return bound
 
     def _save(self, run: Run, iteration: int) -> None:
         """The population and its payoffs, so that a reader always finds both of one iteration.

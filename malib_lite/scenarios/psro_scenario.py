@@ -129,7 +129,7 @@ class PSROScenario(PopulationScenario):
             self._fill_in_payoffs(run)
             values = self._solve(run, iteration, learnt)
         names = ("iteration", "nash_conv", "exploitability", "cce_gap", "ce_gap")
-        return {name: values[name] for name in names if name in values} | self._lower_bound(run)
+        return {name: values[name] for name in names if name in values} | self._lower_bound(run, values["iteration"])
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -311,7 +311,6 @@ class PSROScenario(PopulationScenario):
             values["nash_conv"], values["exploitability"] = nash_conv, nash_conv / len(self.players)
             quality = f"   NashConv {max(0.0, nash_conv):.4f}"
         values.update(learnt or {})
-        values["env_steps"] = run.env_steps
         self._save(run, iteration)
         run.report(iteration, values)  # what is reported is saved
         supports = " x ".join(str(int((population.mixture(player) > 1e-6).sum())) for player in self.players)

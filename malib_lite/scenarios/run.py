@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ class Leg:
 
     env_steps: int = 0  # of the learner that has seen the fewest, since the training began
     rounds: int = 0
+    is_last: bool = False  # whether the training ends with it
     books: Books = field(default_factory=Books)  # of the episodes that ended in this leg
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each learner, by runtime id
 
@@ -47,6 +49,8 @@ class Run:
     sync: dict[str, SyncTally] = field(default_factory=dict)  # what sync modes did, by runtime id
     timelines: dict[str, list[Any]] = field(default_factory=dict)  # of gradient workers, from the busiest leg
     _unreported: dict[str, SyncTally] = field(default_factory=dict)  # the part of it since the last report
+    _waits: dict[str, tuple[float, float]] = field(default_factory=dict)  # of learners since then: seconds, of how many
+    _reported: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))  # when, at how many steps
     _bar: Callable[[int, str], None] = lambda done, note: None
     _unit: str = ""
     _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -68,6 +72,8 @@ class Run:
         self.episodes += leg.books.length.count
         self.updates += sum(report["new_updates"] for report in leg.reports.values())
         for runtime_id, report in leg.reports.items():
+            waited, wall = self._waits.get(runtime_id, (0.0, 0.0))
+            self._waits[runtime_id] = waited + report["waited_s"], wall + report["wall_s"]
             for tallies in (self.sync, self._unreported):
                 tallies.setdefault(runtime_id, SyncTally()).add(report["sync"])
             if len(report["timeline"]) > len(self.timelines.get(runtime_id, [])):
@@ -81,9 +87,10 @@ class Run:
             self.console.say(f"environment processes that died and were replaced: {books.env_crashes} (see logs/)")
 
     def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
-        """Write one report to the metrics, with what the sync modes did since the last one."""
+        """Write one report to the metrics, with what the sync modes did and how fast it went since the last one."""
         tallies, self._unreported = self._unreported, {}
-        values, timings = dict(values), {"replaced": sum(self.runtime.replaced.values()), **(timings or {})}
+        values = {"env_steps": self.env_steps, **values}
+        timings = {"replaced": sum(self.runtime.replaced.values()), **self._pace(), **(timings or {})}
         histograms: dict[str, Mapping[int, int]] = {}
         for runtime_id, tally in tallies.items():
             values |= {f"{runtime_id}/{name}": number for name, number in tally.counts().items()}
@@ -91,3 +98,14 @@ class Run:
             histograms |= {f"{runtime_id}/{name}": counts for name, counts in tally.histograms().items()}
         self.reports.append(self.metrics.write(step, values, timings, histograms))
         self.watch()
+
+    def _pace(self) -> dict[str, float]:
+        """Environment steps per second since the last report, and the share of its time that each learner waited."""
+        now, (then, env_steps) = time.monotonic(), self._reported
+        self._reported = now, self.env_steps
+        waits, self._waits = self._waits, {}
+        pace = {"env_steps_per_s": round((self.env_steps - env_steps) / max(now - then, 1e-9), 1)}
+        return pace | {
+            f"{runtime_id}/waited_share": round(waited / max(wall, 1e-9), 3)
+            for runtime_id, (waited, wall) in waits.items()
+        }

@@ -81,7 +81,7 @@ class SelfPlayScenario(PopulationScenario):
             self._admit(responses.members)
             values = self._report(run, iteration, responses)
         names = ("iteration", "nash_conv", "exploitability", "nash_conv_average")
-        return {name: values[name] for name in names if name in values} | self._lower_bound(run)
+        return {name: values[name] for name in names if name in values} | self._lower_bound(run, values["iteration"])
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -122,7 +122,7 @@ class SelfPlayScenario(PopulationScenario):
     def _report(self, run: Run, iteration: int, responses: Responses | None = None) -> dict[str, Any]:
         """Say how good the latest snapshots are, and the average of all; the mixtures are those of the latest after."""
         population = self.population
-        values: dict[str, Any] = {"iteration": iteration, "env_steps": run.env_steps}
+        values: dict[str, Any] = {"iteration": iteration}
         for mix, name in ((fictitious, "nash_conv_average"), (naive, "nash_conv")):
             for player, members in population.members.items():
                 population.mix(player, mix(len(members)))

@@ -47,13 +47,14 @@ def train(
         leg.env_steps += min(report["env_steps"] for report in leg.reports.values())
         leg.rounds += rounds
         run.count(leg)
-        yield leg
         steps_per_round = max(1.0, leg.env_steps / leg.rounds)
         left = int(-(-(budget.env_steps - leg.env_steps) // steps_per_round))
         if budget.rounds is not None:
             left = min(left, budget.rounds - leg.rounds)
         if budget.updates is not None and all(report["updates"] >= budget.updates for report in leg.reports.values()):
             left = 0
-        if left <= 0:
+        leg.is_last = left <= 0
+        yield leg
+        if leg.is_last:
             return
         rounds = max(1, min(left, round(budget.env_steps / steps_per_round / num_legs)))

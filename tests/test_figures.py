@@ -1,0 +1,74 @@
+"""What a run says of itself: the final evaluation, extremes of returns, pace, and one axis for all scenarios."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from malib_lite.rollout.books import Books
+from malib_lite.runner import run
+from malib_lite.runtime.console import Console
+from malib_lite.train import TrainConfig, _results, build, make_scenario
+
+TICTACTOE = {"env": "pettingzoo/classic.tictactoe_v3", "rollout": {"num_threads": 0, "num_eval_episodes": 10}}
+
+
+def train(folder, **settings):
+    config = {"logdir": str(folder), "rollout": {"num_threads": 0}, **settings}
+    summary = run(make_scenario(build(TrainConfig, config)), Console(quiet=True))
+    return summary, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("scenario", ["marl", "nfsp"])
+def test_the_last_report_has_the_result_of_the_summary(tmp_path, scenario):
+    summary, lines = train(tmp_path, scenario=scenario, steps=6000, **TICTACTOE)
+    results = {name: value for name, value in summary.items() if name.startswith("eval/")}
+    assert "eval/return/player_1" in results and results.items() <= lines[-1].items()
+    assert lines[-1]["step"] >= 6000 and lines[-1]["env_steps"] == summary["env_steps"]
+    assert len({line["step"] for line in lines}) == len(lines)  # no second report of one step
+    for player in ("player_1", "player_2"):
+        low, mean, high = (lines[-1][f"{name}/{player}"] for name in ("return_min", "return", "return_max"))
+        assert -1.0 == low < mean < high == 1.0
+        assert 0.0 <= lines[-1]["time"][f"{player}/waited_share"] <= 1.0
+    assert lines[-1]["time"]["env_steps_per_s"] > 0.0
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert events.Scalars("eval/return/player_1")[-1].step == lines[-1]["step"]
+
+
+def test_a_single_agents_extremes_have_no_name():
+    books = Books()
+    assert all(math.isnan(value) for value in books.summary().values())
+    books.end(np.array([3, 5]), {"agent": np.array([-2.0, 4.0])})
+    assert books.summary("eval/") == {
+        "eval/return_mean": 1.0, "eval/length_mean": 4.0, "eval/return_min": -2.0, "eval/return_max": 4.0
+    }  # fmt: skip
+
+
+def test_between_opponents_the_command_ends_with_the_return_of_each():
+    summary = {"return_mean": 0.0, "eval/return_mean": 0.0, "eval/return/a": 0.5, "eval/return/b": -0.5, "wall_s": 1.0}
+    assert _results(summary) == {"return/a": 0.5, "return/b": -0.5, "wall_s": 1.0}
+    assert _results({"return_mean": 3.0, "eval/return_mean": 3.0}) == {"return_mean": 3.0}
+
+
+def test_a_lower_bound_of_nash_conv_is_reported_where_it_was_found(tmp_path):
+    settings = {"payoffs": "sampled", "payoff_episodes": 20, "final_response_steps": 2000}
+    rollout = {"num_threads": 0, "num_env_per_thread": 32, "fragment_length": 512}
+    summary, lines = train(
+        tmp_path, scenario="psro", env="open_spiel/kuhn_poker", steps=2000, iterations=1, psro=settings, rollout=rollout
+    )
+    assert lines[-1]["nash_conv_lower_bound"] == summary["nash_conv_lower_bound"]
+    assert lines[-1]["env_steps"] == summary["env_steps"] > lines[-2]["env_steps"]
+
+
+def test_tensorboard_counts_environment_steps_in_scenarios_that_count_iterations(tmp_path):
+    rollout = {"num_threads": 0, "num_env_per_thread": 32, "fragment_length": 512}
+    settings = {"env": "open_spiel/kuhn_poker", "steps": 2000, "iterations": 2, "rollout": rollout}
+    _, lines = train(tmp_path / "learnt", scenario="psro", **settings)
+    of_learnt = EventAccumulator(str(tmp_path / "learnt" / "tensorboard")).Reload().Scalars("nash_conv")
+    assert [event.step for event in of_learnt] == [line["env_steps"] for line in lines]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    train(tmp_path / "exact", scenario="psro", env="open_spiel/kuhn_poker", psro={"oracle": "exact"}, iterations=2)
+    of_exact = EventAccumulator(str(tmp_path / "exact" / "tensorboard")).Reload().Scalars("nash_conv")
+    assert [event.step for event in of_exact] == [0, 1, 2]  # nothing is played
