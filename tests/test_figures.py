@@ -2,9 +2,12 @@
 
 import json
 import math
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from malib_lite.rollout.books import Books
@@ -72,3 +75,50 @@ def test_tensorboard_counts_environment_steps_in_scenarios_that_count_iterations
     train(tmp_path / "exact", scenario="psro", env="open_spiel/kuhn_poker", psro={"oracle": "exact"}, iterations=2)
     of_exact = EventAccumulator(str(tmp_path / "exact" / "tensorboard")).Reload().Scalars("nash_conv")
     assert [event.step for event in of_exact] == [0, 1, 2]  # nothing is played
+
+
+def test_the_configuration_is_resolved_and_means_the_same_again(tmp_path):
+    settings = {"scenario": "psro", "iterations": 1, "rollout": {"num_threads": 0, "num_env_per_thread": 32}}
+    _, lines = train(tmp_path / "run", env="open_spiel/kuhn_poker", steps=1000, **settings)
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["psro"]["meta_solver"] == "nash" and written["psro"]["payoffs"] == "exact"
+    assert written["trainer"]["total_timesteps"] == 1000 and written["rollout"]["batch_mode"] == "episode"
+    _, again = train(tmp_path / "again", **written)
+    assert [{**line, "time": None} for line in lines] == [{**line, "time": None} for line in again]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "env", "section"),
+    [
+        ("marl", "gym/CartPole-v1", ("trainer", "total_timesteps", 150_000)),
+        ("nfsp", "open_spiel/kuhn_poker", ("trainer", "total_timesteps", 200_000)),
+        ("psro", "open_spiel/kuhn_poker(players=3)", ("psro", "meta_solver", "prd")),
+        ("psro", "matrix/stag_hunt", ("psro", "meta_solver", "prd")),
+        # Without an exact form only the payoffs tell, and then the metrics do.
+        ("psro", "pettingzoo/classic.tictactoe_v3", ("psro", "meta_solver", "auto")),
+        ("psro", "pettingzoo/classic.tictactoe_v3", ("psro", "payoffs", "sampled")),
+    ],
+)
+def test_what_defaults_come_to_is_in_the_configuration(tmp_path, scenario, env, section):
+    scenario = make_scenario(build(TrainConfig, {"scenario": scenario, "env": env, "logdir": str(tmp_path)}))
+    name, key, value = section
+    assert scenario.resolved_config()[name][key] == value
+
+
+def test_a_meta_solver_that_only_payoffs_choose_is_in_the_metrics(tmp_path):
+    rollout = {"num_threads": 0, "num_env_per_thread": 32, "fragment_length": 512}
+    settings = {"payoff_episodes": 10, "max_iteration": 1}
+    env = "pettingzoo/classic.tictactoe_v3"
+    _, lines = train(tmp_path, scenario="psro", env=env, steps=500, psro=settings, rollout=rollout)
+    assert [line["meta_solver"] for line in lines] == ["nash", "nash"]
+
+
+def test_the_manifest_says_when_and_on_what(tmp_path):
+    before = datetime.now(UTC)
+    train(tmp_path, scenario="psro", env="open_spiel/kuhn_poker", psro={"oracle": "exact"}, iterations=1)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    started = datetime.fromisoformat(manifest["started"])
+    assert before.replace(microsecond=0) <= started <= datetime.now(UTC)
+    host = manifest["host"]
+    assert host["processor"] and host["cores"] >= 1
+    assert host["torch_cpu_capability"] == torch.backends.cpu.get_cpu_capability()

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.numpy import save_file
 
 from malib_lite import __version__
 from malib_lite.config import ConfigError
+from malib_lite.runtime.host import describe_host
 from malib_lite.runtime.metrics import finite
 
 
@@ -54,7 +56,8 @@ class RunFolder:
                 "malib_lite": __version__,
                 "python": platform.python_version(),
                 "platform": platform.platform(),
-                "machine": platform.machine(),
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": describe_host(),
                 "packages": dict(sorted(versions.items())),
                 "seed": seed,
                 "command": sys.argv,

@@ -96,7 +96,10 @@ class PopulationScenario(Scenario):
         return [[runtime_id] for runtime_id in self.seats]
 
     def resolved_config(self) -> dict[str, Any]:
-        return {**super().resolved_config(), self._section: to_dict(self._settings)}
+        section = to_dict(self._settings)
+        if section["payoffs"] == "auto":
+            section["payoffs"] = "sampled" if self._exact_game() is None else "exact"
+        return {**super().resolved_config(), self._section: section}
 
     # -- for subclasses -----------------------------------------------------------------------------------------
 
@@ -256,7 +259,7 @@ class PopulationScenario(Scenario):
     def _check_constant_sum(self, option: str) -> None:
         """Two players; and where the game can be solved, whoever plays it, their payoffs add up to a constant."""
         game = exact_game(self.env_description, self.groups, [])
-        if len(self.players) == 2 and (game is None or is_constant_sum(_random_payoffs(game))):
+        if len(self.players) == 2 and (game is None or is_constant_sum(random_payoffs(game))):
             return
         has = "payoffs that do not add up to a constant" if len(self.players) == 2 else f"{len(self.players)} players"
         raise ConfigError(
@@ -291,7 +294,7 @@ class PopulationScenario(Scenario):
 
 def _pays_alike(game: ExactGame) -> bool:
     """Whether players who change seats change payoffs with them, tried out with a few random policies."""
-    payoffs = _random_payoffs(game)
+    payoffs = random_payoffs(game)
     for player in range(1, len(game.agents)):
         order = list(range(len(game.agents)))
         order[0], order[player] = player, 0
@@ -300,7 +303,7 @@ def _pays_alike(game: ExactGame) -> bool:
     return True
 
 
-def _random_payoffs(game: ExactGame) -> np.ndarray:
+def random_payoffs(game: ExactGame) -> np.ndarray:
     """Payoffs (N, 3, ..., 3) of three random policies of each player; the same ones where the players are alike."""
     pools = []
     for agent in game.agents:

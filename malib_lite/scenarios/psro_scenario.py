@@ -30,6 +30,7 @@ opponents.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ from malib_lite.backend.members import Member
 from malib_lite.config import ConfigError, build, to_dict
 from malib_lite.population.anytime import AnytimeSolver
 from malib_lite.population.correlated import JOINT_SOLVERS, JointSolver, ce_opponents, get_joint_solver
+from malib_lite.population.exploitability import exact_game
 from malib_lite.population.meta_solvers import META_SOLVERS, MetaSolver, checked, is_constant_sum, nash, prd
 from malib_lite.population.normal_form import marginals
 from malib_lite.population.population import Objective
@@ -50,7 +52,7 @@ from malib_lite.population.rectified import rectified_opponents
 from malib_lite.rollout.manager import Pools
 from malib_lite.scenarios.oracles import EquilibriumOracle, Oracle, Responses
 from malib_lite.scenarios.pipeline import PipelineOracle
-from malib_lite.scenarios.population_scenario import ROUNDING, PopulationScenario
+from malib_lite.scenarios.population_scenario import ROUNDING, PopulationScenario, random_payoffs
 from malib_lite.scenarios.psro_config import ASK_FOR_SEVERAL, PSROConfig
 from malib_lite.scenarios.run import Run
 
@@ -77,6 +79,8 @@ class PSROScenario(PopulationScenario):
         self._joint: np.ndarray | None = None  # distribution (P_1, P_2) of a joint meta-solver
         self._joint_solver: JointSolver | None = None
         self._anytime: AnytimeSolver | None = None  # made when there is somebody to mix
+        if self.psro.meta_solver == "auto":
+            self.psro = self._settings = dataclasses.replace(self.psro, meta_solver=self._automatic())
         solver = self.psro.meta_solver
         self._rectified = solver == "rectified_nash"
         self._recommends = solver in ASK_FOR_SEVERAL and not self._rectified
@@ -285,6 +289,15 @@ class PSROScenario(PopulationScenario):
             return [float((payoff * self._joint).sum()) for payoff in self.population.payoffs.table()]
         return super()._values(run)
 
+    def _automatic(self) -> str:
+        """The meta-solver that "auto" means; "auto" where only the payoffs of the run will tell."""
+        if len(self.players) > 2:
+            return "prd"
+        game = exact_game(self.env_description, self.groups, [])
+        if game is None:
+            return "auto"
+        return "nash" if is_constant_sum(random_payoffs(game)) else "prd"
+
     def _check_joint(self, solver: str) -> None:
         if len(self.players) != 2 or self.psro.symmetric:
             raise ConfigError(
@@ -296,6 +309,8 @@ class PSROScenario(PopulationScenario):
         """Mix the populations anew, see how good the mixtures are, and report."""
         population = self.population
         values: dict[str, Any] = {"iteration": iteration}
+        if self.psro.meta_solver == "auto":
+            values["meta_solver"] = "nash" if is_constant_sum(population.payoffs.table()) else "prd"
         for player, mixture in zip(self.players, self._mix(population.payoffs.table()), strict=True):
             population.mix(player, mixture)
             values[f"{player}/mixture"] = mixture.round(6).tolist()

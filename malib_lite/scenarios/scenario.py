@@ -204,11 +204,15 @@ class Scenario(ABC):
             "algorithm": {rid: spec.policy_class for rid, spec in self.policies.items()},
         }
         trainers = {rid: to_dict(settings) for rid, (_, settings) in self.trainers.items()}
+        for section in trainers.values():
+            if "total_timesteps" in section:
+                section["total_timesteps"] = self.total_steps
+        batch_mode = "episode" if self.whole_episodes else "time_step"
         models = {rid: dict(spec.model_config) for rid, spec in self.policies.items()}
         return {
             **names,
             "seed": self.seed,
-            "rollout": to_dict(self.rollout),
+            "rollout": {**to_dict(self.rollout), "batch_mode": batch_mode},
             "trainer": _one_or_all(trainers),
             "model": _one_or_all(models),
             "training": {
