@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 RUN is a run folder, which stands for the population as its run mixed it in the end, or FOLDER@CHOICE:
+  @best     as it mixed it when its NashConv was least, where it knew it
   @latest   the newest member of every player      @average  all members alike
   @3        member 3 of every player, the oldest is 0
 

@@ -220,6 +220,8 @@ def _results(summary: Mapping[str, Any]) -> dict[str, float]:
     figures = {name: value for name, value in summary.items() if isinstance(value, float) and "/" not in name}
     if len(returns) > 1:
         figures.pop("return_mean", None)
+    if "best" in summary:
+        figures["best nash_conv"] = summary["best"]["nash_conv"]
     return {**{name.removeprefix("eval/"): value for name, value in returns.items()}, **figures}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from malib_lite.config import ConfigError
 from malib_lite.evaluate import evaluate, main
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
@@ -20,7 +21,7 @@ def train(folder, **settings):
     config = {"scenario": "psro", "env": "open_spiel/kuhn_poker", "logdir": str(folder), **settings}
     scenario = make_scenario(build(TrainConfig, config))
     scenario.plot = lambda run: None
-    run(scenario, Console(quiet=True))
+    return run(scenario, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +268,46 @@ def test_saved_populations(runs):
     latest = circles.pools("latest")["player_1"]
     assert latest[circles.members["player_1"][-1]] == 1.0
     assert [len(members) for members in alone.members.values()] == [1, 1]
+
+
+# -- the best mixtures beside the last -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scenario", "settings"),
+    [
+        ("psro", {"psro": {"oracle": "exact", "meta_solver": "uniform"}, "iterations": 6}),
+        ("self_play", {"self_play": {"oracle": "exact", "opponents": "naive"}, "iterations": 6}),
+        ("xdo", {"iterations": 2}),
+        ("nfsp", {"steps": 12_000, "rollout": {"num_threads": 0, "num_env_per_thread": 64, "fragment_length": 512}}),
+        ("league", {"iterations": 2, "league": {"main_exploiters": 0, "league_exploiters": 0, "rating_episodes": 10},
+                    "steps": 2000, "rollout": {"num_threads": 0, "fragment_length": 512, "num_env_per_thread": 32}}),
+    ],
+)  # fmt: skip
+def test_the_mixtures_of_least_nash_conv_can_be_played(tmp_path, scenario, settings):
+    summary = train(tmp_path, scenario=scenario, env="open_spiel/kuhn_poker", **settings)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    kinds = ("nash_conv", "nash_conv_average", "nash_conv_nash")
+    seen = [min(line[kind] for kind in kinds if kind in line) for line in lines]
+    assert [line["nash_conv_best"] for line in lines] == list(np.minimum.accumulate(seen))
+    best = summary["best"]
+    assert best["nash_conv"] == min(seen)
+    where = next(line for line in lines if line["step"] == best.get("iteration", best.get("env_steps")))
+    assert where[best.get("metric", "nash_conv")] == best["nash_conv"]
+    of_best, of_last = evaluate([f"{tmp_path}@best", str(tmp_path)]).nash_convs
+    assert of_best == pytest.approx(best["nash_conv"], abs=1e-9) and of_best <= of_last + 1e-9
+
+
+def test_naive_self_play_has_a_best_mixture_that_is_not_its_last(tmp_path):
+    exact = {"oracle": "exact", "opponents": "naive", "max_iteration": 6}
+    summary = train(tmp_path, scenario="self_play", env="matrix/rock_paper_scissors", self_play=exact)
+    of_best, of_last = evaluate([f"{tmp_path}@best", str(tmp_path)]).nash_convs
+    assert of_best == pytest.approx(0.0, abs=1e-9) and summary["best"]["iteration"] == 0  # uniform, and then in circles
+    assert of_last == pytest.approx(2.0) == summary["nash_conv"]
+
+
+def test_without_nash_conv_there_is_no_best_mixture(tmp_path):
+    rollout = {"num_threads": 0, "num_env_per_thread": 16, "fragment_length": 256}
+    train(tmp_path, scenario="marl", env="open_spiel/kuhn_poker", steps=256, rollout=rollout)
+    with pytest.raises(ConfigError, match=r"@best.*did not know its NashConv"):
+        evaluate([f"{tmp_path}@best"])

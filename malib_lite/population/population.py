@@ -25,6 +25,19 @@ class Objective(NamedTuple):
     share: float = 1.0  # of all episodes: how probably these are the opponents
 
 
+class Best(NamedTuple):
+    """The mixtures of least NashConv that a population has had."""
+
+    step: int  # iteration or generation
+    nash_conv: float
+    metric: str  # the name by which it is reported: what kind of mixture it is
+    mixtures: dict[str, list[float]]  # by player, over the members that were there then, the oldest ones
+
+    def summary(self) -> dict[str, Any]:
+        """For ``summary.json``."""
+        return {"iteration": self.step, "nash_conv": self.nash_conv, "metric": self.metric}
+
+
 class Population:
     """Pools that grow. Members never change and never go; the mixtures over them do change.
 
@@ -48,6 +61,7 @@ class Population:
         self.strategies = {player: StrategySpec(player, (), {}) for player in players}
         self.payoffs = PayoffManager(self.players)
         self.exact = exact
+        self.best: Best | None = None  # of what was judged
         self._agent = {player: agents[0] for player, agents in players.items()}
         self._open = open_member
 
@@ -95,6 +109,22 @@ class Population:
         """NashConv of the mixtures: the *sum* of what the players gain by best responses; None if it is not known."""
         return None if self.exact is None else self.exact.nash_conv(self.mixtures_by_agent())
 
+    def judge(self, step: int, metric: str) -> dict[str, float]:
+        """NashConv of the mixtures, under the name ``metric``; empty if it is not known. The best ones are kept."""
+        nash_conv = self.nash_conv()
+        if nash_conv is None:
+            return {}
+        if self.best is None or nash_conv < self.best.nash_conv:
+            mixtures = {player: self.mixture(player).tolist() for player in self.players}
+            self.best = Best(step, nash_conv, metric, mixtures)
+        return {metric: nash_conv}
+
+    def best_mixtures(self) -> dict[str, np.ndarray]:
+        """The mixtures (P,) of :attr:`best`, with 0 for members that have come since."""
+        assert self.best is not None
+        sizes = {player: len(members) for player, members in self.members.items()}
+        return {p: np.pad(mixture, (0, sizes[p] - len(mixture))) for p, mixture in self.best.mixtures.items()}
+
     def best_response(self, player: str, opponents: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray]:
         """The best return against mixtures (P,) of the others, and a deterministic policy (I, A) that earns it."""
         assert self.exact is not None
@@ -121,7 +151,8 @@ class Population:
 
     def state_dict(self) -> dict[str, Any]:
         """Who is in, and the mixtures; the payoffs are arrays and saved apart."""
-        return {
+        state = {
             "strategies": {player: strategy.state_dict() for player, strategy in self.strategies.items()},
             "members": {player: [str(member) for member in members] for player, members in self.members.items()},
         }
+        return state if self.best is None else {**state, "best": self.best._asdict()}

@@ -17,7 +17,7 @@ from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
 from malib_lite.population.payoff_manager import PayoffManager
 
-CHOICES = ("final", "latest", "average")
+CHOICES = ("final", "best", "latest", "average")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class SavedPopulation:
     mixtures: Mapping[str, np.ndarray]  # by player, (P,)
     payoffs: np.ndarray | None  # (N, P_1, ..., P_N), where all of it is known
     errors: np.ndarray | None  # their standard errors
+    best: Mapping[str, Mapping[Member, float]] | None  # by player: the pools of least NashConv, where it is known
 
     @property
     def folder(self) -> MemberFolder:
@@ -57,9 +58,17 @@ class SavedPopulation:
             if "policies" in state:
                 members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
                 mixtures = {player: np.ones(1) for player in members}
+                best = {
+                    p: {Member(p, digest): 1.0} for p, digest in (state.get("best") or {}).get("policies", {}).items()
+                }
             else:
                 members = {player: list(map(Member.parse, texts)) for player, texts in state["members"].items()}
                 mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
+                # Members that have come since are not in the best mixtures.
+                of_best = {
+                    p: np.array(each, np.float64) for p, each in state.get("best", {}).get("mixtures", {}).items()
+                }
+                best = {player: _pool(members[player][: len(each)], each) for player, each in of_best.items()}
             payoffs = PayoffManager(list(members))
             if files := state.get("payoffs"):  # self-play fills in none, for example
                 payoffs.expand([len(of_player) for of_player in members.values()])
@@ -70,16 +79,23 @@ class SavedPopulation:
         complete = any(payoffs.sizes) and not payoffs.missing()
         return SavedPopulation(
             path, config, members, mixtures,
-            payoffs.recorded if complete else None, payoffs.errors if complete else None,
+            payoffs.recorded if complete else None, payoffs.errors if complete else None, best or None,
         )  # fmt: skip
 
     def pools(self, choice: str) -> dict[str, dict[Member, float]]:
-        """The pools that a choice plays: "final" as the run mixed it, "latest", "average", or a member's number.
+        """The pools that a choice plays: "final" as the run mixed it, "best" as it did when NashConv was least,
+        "latest", "average", or a member's number.
 
         Raises:
-            ConfigError: there is no such choice, or a player has no such member.
+            ConfigError: there is no such choice, or a player has no such member, or NashConv was not known.
         """
-        pools = {}
+        if choice == "best":
+            if self.best is None:
+                raise ConfigError(
+                    f"'{self.path}@best': the run did not know its NashConv, so none is the best; leave it out"
+                )
+            return {player: dict(pool) for player, pool in self.best.items()}
+        pools: dict[str, dict[Member, float]] = {}
         for player, members in self.members.items():
             size = len(members)
             if choice.isdecimal() and int(choice) < size:

@@ -133,9 +133,10 @@ class LeagueScenario(Scenario):
             self._meet(run)
             values = self._report(run, generation, values, frozen, anew)
         names = ("iteration", "nash_conv", "nash_conv_average", "nash_conv_nash")
-        final = {main: league.snapshots(main)[-1] for main in self.mains}
+        final, best = {main: league.snapshots(main)[-1] for main in self.mains}, self.population.best
         return {
             **{name: values[name] for name in names if name in values},
+            **({} if best is None else {"best": best.summary()}),
             "ratings": {main: self.ratings[snapshot]._asdict() for main, snapshot in final.items()},
         }
 
@@ -246,7 +247,7 @@ class LeagueScenario(Scenario):
         for main in self.mains:
             for player, member in self.league.policies[main].items():
                 self.population.add(player, member)
-        values: dict[str, Any] = {"iteration": generation, **learnt, **self._judge()}
+        values: dict[str, Any] = {"iteration": generation, **learnt, **self._judge(generation)}
         for learner in self.learners:
             snapshots = self.league.snapshots(learner.id)
             values[f"{learner.id}/snapshots"] = len(snapshots)
@@ -269,7 +270,7 @@ class LeagueScenario(Scenario):
 
     # -- how good the main agents are -------------------------------------------------------------------------------
 
-    def _judge(self) -> dict[str, float]:
+    def _judge(self, generation: int) -> dict[str, float]:
         """NashConv, where the game is solved, of the main agents as they are, of the average of what they were in all
         generations, and of the Nash mixtures over that.
 
@@ -287,14 +288,12 @@ class LeagueScenario(Scenario):
             mixtures[name] = [np.mean(list(each.values()), axis=0)] * len(self.players)
         if (best := self._nash_mixtures()) is not None:
             mixtures["nash_conv_nash"] = best
-        values = {}
+        values: dict[str, float] = {}
         for name, of_players in mixtures.items():
             for player, mixture in zip(self.players, of_players, strict=True):
                 population.mix(player, mixture)
-            nash_conv = population.nash_conv()
-            if nash_conv is not None:
-                values[name] = nash_conv
-        return values
+            values |= population.judge(generation, name)
+        return values if population.best is None else {**values, "nash_conv_best": population.best.nash_conv}
 
     def _nash_mixtures(self) -> list[np.ndarray] | None:
         """Each player's Nash mixture (P,) over all that the main agents were; None but for two players with opposite

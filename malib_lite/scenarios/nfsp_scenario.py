@@ -114,17 +114,29 @@ class NFSPScenario(Scenario):
         budget = Budget(self.total_steps, self.stopping.rollout.max_iteration, self.stopping.training.max_iteration)
         run.expect("steps", budget.env_steps)
         policies = {player: spec.make(0) for player, spec in self.policies.items()}
+        best: dict[str, Any] = {}  # average policies of least NashConv
         for leg in train(run, learners, budget, _NUM_REPORTS):
             members = run.training.save(learners)
             digests = {player: member.digest for player, member in members.items()}
-            run.folder.write_json("checkpoints/state.json", {"env_steps": leg.env_steps, "policies": digests})
             for player, policy in policies.items():
                 policy.import_state(run.members.load(digests[player]))
             quality = self._quality(policies)
+            if quality and (not best or quality["nash_conv"] < best["nash_conv"]):
+                best = {"env_steps": leg.env_steps, "nash_conv": quality["nash_conv"], "policies": digests}
+            if best:
+                quality["nash_conv_best"] = best["nash_conv"]
+            state = {"env_steps": leg.env_steps, "policies": digests, "best": best}
+            run.folder.write_json("checkpoints/state.json", state)
             result = self._returns(run, members) if leg.is_last and not quality else quality
             run.report(leg.env_steps, {**_values(leg), **result})
             run.console.say(_line(leg, quality))
-        return result
+        names = ("nash_conv", "exploitability")
+        if not best:
+            return result
+        return {
+            **{name: quality[name] for name in names},
+            "best": {key: best[key] for key in ("env_steps", "nash_conv")},
+        }
 
     def plot(self, run: Run) -> None:
         from malib_lite.runtime.plots import plot_nash_conv

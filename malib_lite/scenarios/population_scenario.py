@@ -217,6 +217,17 @@ class PopulationScenario(Scenario):
         run.report(iteration, bound)
         return bound
 
+    def _best(self) -> dict[str, float]:
+        """The least NashConv so far, for the metrics; empty if none is known."""
+        best = self.population.best
+        return {} if best is None else {"nash_conv_best": best.nash_conv}
+
+    def _result(self, values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """For ``summary.json``: those of ``names`` that the last report has, and the best mixtures beside the last."""
+        result = {name: values[name] for name in names if name in values}
+        best = self.population.best
+        return result if best is None else {**result, "best": best.summary()}
+
     def _save(self, run: Run, iteration: int) -> None:
         """The population and its payoffs, so that a reader always finds both of one iteration.
 

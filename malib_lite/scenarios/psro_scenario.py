@@ -133,7 +133,7 @@ class PSROScenario(PopulationScenario):
             self._fill_in_payoffs(run)
             values = self._solve(run, iteration, learnt)
         names = ("iteration", "nash_conv", "exploitability", "cce_gap", "ce_gap")
-        return {name: values[name] for name in names if name in values} | self._lower_bound(run, values["iteration"])
+        return self._result(values, names) | self._lower_bound(run, values["iteration"])
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -264,17 +264,25 @@ class PSROScenario(PopulationScenario):
                 values = np.tensordot(values, opponents[other], axes=([axis], [0]))
         return members[int(values.argmax())]
 
-    def _exact_gains(self, run: Run) -> np.ndarray | None:
-        """What each player (N,) could gain, where the game can be solved: 0 in an equilibrium."""
-        population = self.population
-        if population.exact is None:
-            return None
-        return np.array(
-            [
-                sum(it.share * (population.best_response(player, it.opponents)[0] - it.value) for it in objectives)
-                for player, objectives in self._deviations(run).items()
-            ]
-        )
+    def _judge_mixtures(self, run: Run, iteration: int) -> tuple[dict[str, float], str]:
+        """How far the mixtures are from an equilibrium, where the game can be solved: for the metrics, and in words."""
+        if self.population.exact is None:
+            return {}, ""
+        if self._joint is not None:
+            name, label = ("ce_gap", "CE gap") if self._recommends else ("cce_gap", "CCE gap")
+            gap = sum(max(0.0, gain) for gain in self._exact_gains(run))
+            return {name: gap}, f"   {label} {gap:.4f}"
+        judged = self.population.judge(iteration, "nash_conv")
+        nash_conv = judged["nash_conv"]
+        judged |= {"exploitability": nash_conv / len(self.players), **self._best()}
+        return judged, f"   NashConv {max(0.0, nash_conv):.4f}"
+
+    def _exact_gains(self, run: Run) -> list[float]:
+        """What each player could gain by deviating from a joint distribution: 0 in an equilibrium."""
+        return [
+            sum(it.share * (self.population.best_response(player, it.opponents)[0] - it.value) for it in objectives)
+            for player, objectives in self._deviations(run).items()
+        ]
 
     def _mix(self, payoffs: np.ndarray) -> list[np.ndarray]:
         """Mixtures, one per player, of the payoff table; of a joint distribution its marginals."""
@@ -316,15 +324,8 @@ class PSROScenario(PopulationScenario):
             values[f"{player}/mixture"] = mixture.round(6).tolist()
         for player, value in zip(self.players, self._values(run), strict=True):
             values[f"{player}/value"] = float(value)
-        gains, quality = self._exact_gains(run), ""
-        if gains is not None and self._joint is not None:
-            name, label = ("ce_gap", "CE gap") if self._recommends else ("cce_gap", "CCE gap")
-            values[name] = float(np.maximum(gains, 0.0).sum())
-            quality = f"   {label} {values[name]:.4f}"
-        elif gains is not None:
-            nash_conv = float(gains.sum())
-            values["nash_conv"], values["exploitability"] = nash_conv, nash_conv / len(self.players)
-            quality = f"   NashConv {max(0.0, nash_conv):.4f}"
+        judged, quality = self._judge_mixtures(run, iteration)
+        values.update(judged)
         values.update(learnt or {})
         self._save(run, iteration)
         run.report(iteration, values)  # what is reported is saved

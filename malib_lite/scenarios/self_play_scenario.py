@@ -81,7 +81,7 @@ class SelfPlayScenario(PopulationScenario):
             self._admit(responses.members)
             values = self._report(run, iteration, responses)
         names = ("iteration", "nash_conv", "exploitability", "nash_conv_average")
-        return {name: values[name] for name in names if name in values} | self._lower_bound(run, values["iteration"])
+        return self._result(values, names) | self._lower_bound(run, values["iteration"])
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -126,12 +126,11 @@ class SelfPlayScenario(PopulationScenario):
         for mix, name in ((fictitious, "nash_conv_average"), (naive, "nash_conv")):
             for player, members in population.members.items():
                 population.mix(player, mix(len(members)))
-            nash_conv = population.nash_conv()
-            if nash_conv is not None:
-                values[name] = nash_conv
+            values |= population.judge(iteration, name)
         quality = ""
         if "nash_conv" in values:
             values["exploitability"] = values["nash_conv"] / len(self.players)
+            values |= self._best()
             quality = f"   NashConv of the latest {values['nash_conv']:.4f}, average {values['nash_conv_average']:.4f}"
         rates = []
         if responses is not None:

@@ -62,18 +62,27 @@ class XDOScenario(PopulationScenario):
         run.expect("iterations", self.xdo.max_iteration)
         uniform = {agent: legal / legal.sum(axis=1, keepdims=True) for agent, legal in self._legal().items()}
         restricted = RestrictedGame(game, self._responses(uniform)[1])
+        best: tuple[int, float, dict[AgentID, np.ndarray]] | None = None
         for iteration in range(self.xdo.max_iteration + 1):
             policies = restricted.equilibrium()
             nash_conv, responses = self._responses(policies)
             new = sum(restricted.allow(agent, response) for agent, response in responses.items())
             allowed = sum(int(actions.sum()) for actions in restricted.allowed.values())
+            if best is None or nash_conv < best[1]:
+                best = iteration, nash_conv, policies
             values = {"iteration": iteration, "nash_conv": nash_conv, "exploitability": nash_conv / len(self.players)}
+            values["nash_conv_best"] = best[1]
             run.report(iteration, {**values, "allowed_actions": allowed, "information_sets_with_new_actions": new})
             run.console.say(f"iteration {iteration:>3}   NashConv {max(0.0, nash_conv):.6f}   new actions in {new:>4}")
             if nash_conv <= self.xdo.target or not new:
                 break
-        self._save_policies(run, policies, iteration)
-        return values
+        assert best is not None
+        if best[0] < iteration:
+            self._add_policies(run, best[2], best[0])
+        self._add_policies(run, policies, iteration)
+        self._fill_in_payoffs(run)
+        self._save(run, iteration)
+        return self._result(values, ("iteration", "nash_conv", "exploitability"))
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -102,10 +111,9 @@ class XDOScenario(PopulationScenario):
         gains = np.array([value for value, _ in found]) - values
         return float(gains.sum()), {agent: policy for agent, (_, policy) in zip(game.agents, found, strict=True)}
 
-    def _save_policies(self, run: Run, policies: Mapping[AgentID, np.ndarray], iteration: int) -> None:
-        """The equilibrium becomes the only member of every pool."""
+    def _add_policies(self, run: Run, policies: Mapping[AgentID, np.ndarray], iteration: int) -> None:
+        """An equilibrium becomes a member of every pool, and the only one that is played."""
         for player, (agent,) in self.groups.items():
             self.population.add(player, run.members.save(player, {"table": policies[agent]}))
-            self.population.mix(player, [1.0])
-        self._fill_in_payoffs(run)
-        self._save(run, iteration)
+            self.population.mix(player, np.eye(len(self.population.members[player]))[-1])
+        self.population.judge(iteration, "nash_conv")
