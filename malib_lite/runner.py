@@ -235,7 +235,7 @@ def _workers(
     worker_spec = WorkerSpec(
         env_description=scenario.env_description,
         groups=scenario.groups,
-        policies=scenario.policies,
+        policies={**scenario.policies, **scenario.scripted},
         addresses=addresses,
         seats=scenario.seats,
         arenas=scenario.arenas(),

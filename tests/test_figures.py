@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from malib_lite.rollout.books import Books
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
+from malib_lite.scenarios.strength import measure_strength
 from malib_lite.train import TrainConfig, _results, build, make_scenario
 
 TICTACTOE = {"env": "pettingzoo/classic.tictactoe_v3", "rollout": {"num_threads": 0, "num_eval_episodes": 10}}
@@ -122,3 +124,68 @@ def test_the_manifest_says_when_and_on_what(tmp_path):
     host = manifest["host"]
     assert host["processor"] and host["cores"] >= 1
     assert host["torch_cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+
+
+# -- strength, where games cannot be solved ------------------------------------------------------------------------
+
+SHORT = {"num_threads": 0, "num_env_per_thread": 32, "fragment_length": 512}
+NO_EXPLOITERS = {"main_exploiters": 0, "league_exploiters": 0}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "section"), [("self_play", {}), ("league", NO_EXPLOITERS), ("league", {**NO_EXPLOITERS, "main": 2})]
+)
+def test_strength_is_reported_where_no_nash_conv_is_known(tmp_path, scenario, section):
+    settings = {scenario: {**section, "rating_episodes": 40}, "steps": 1000, "iterations": 2, "rollout": SHORT}
+    env = "pettingzoo/classic.tictactoe_v3"
+    summary, lines = train(tmp_path, scenario=scenario, env=env, **settings)
+    rates = {name for name in lines[-1] if "win_rate_" in name and name.count("/") == 0}
+    assert rates == {"win_rate_untrained", "win_rate_previous", "win_rate_random"}
+    assert {name for name in lines[0] if "win_rate_" in name and "/" not in name} == {"win_rate_random"}
+    assert all(summary[name] == lines[-1][name] for name in rates)
+    for name, value in lines[-1].items():
+        if "win_rate_" in name:  # one wins 1 or loses 1 in this game, so both figures say the same
+            mean_return = lines[-1][name.replace("win_rate_", "return_")]
+            assert 0.0 < value < 1.0 and mean_return == pytest.approx(2.0 * value - 1.0, abs=1e-9)
+    if scenario == "league":
+        assert ("main-1/win_rate_random" in lines[-1]) == (len(summary["ratings"]) == 2)
+
+
+def test_strength_is_won_in_each_players_own_seat(tmp_path):
+    """The first player of this game wins by its first action, the second can do nothing about it."""
+
+    class Rollout:
+        def simulate(self, matches, num_episodes):
+            self.matches = matches
+            books = []
+            for match in matches:
+                won = {("a", "new"): 1.0, ("a", "old"): -1.0}[next(iter(match["a"]))]
+                book = Books()
+                book.end(np.full(num_episodes, 1), {"x": np.full(num_episodes, won), "y": np.full(num_episodes, -won)})
+                book.place({"a": np.full(num_episodes, won), "b": np.full(num_episodes, -won)})
+                books.append(book)
+            return books
+
+    rollout = Rollout()
+    fake = types.SimpleNamespace(rollout=rollout, count_crashes=lambda book: None)
+    new, old = ({player: (player, age) for player in "ab"} for age in ("new", "old"))
+    values = measure_strength(fake, {"a": ["x"], "b": ["y"]}, new, {"previous": old, "random": None}, 5)
+    assert rollout.matches == [{"a": {("a", "new"): 1.0}, "b": {("b", "old"): 1.0}},
+                               {"a": {("a", "old"): 1.0}, "b": {("b", "new"): 1.0}}]  # fmt: skip
+    assert values == {
+        "a/win_rate_previous": 1.0, "a/return_previous": 1.0, "b/win_rate_previous": 1.0, "b/return_previous": 1.0,
+        "win_rate_previous": 1.0, "return_previous": 1.0,
+    }  # fmt: skip
+
+
+def test_learning_shows_in_the_strength(tmp_path):
+    """Who learns wins against who does not, and against chance; payoffs of Kuhn poker are up to 2."""
+    rollout = {"num_threads": 0, "num_env_per_thread": 64, "fragment_length": 1024}
+    settings = {"payoffs": "sampled", "opponents": "naive", "rating_episodes": 400}
+    for rate, learns in ((0.03, True), (0.0, False)):
+        summary, _ = train(
+            tmp_path / str(learns), scenario="self_play", env="open_spiel/kuhn_poker", steps=16_000, iterations=2,
+            self_play=settings, rollout=rollout, trainer={"learning_rate": rate},
+        )  # fmt: skip
+        assert "nash_conv" not in summary
+        assert (summary["return_random"] > 0.15) == learns and (summary["return_untrained"] > 0.15) == learns

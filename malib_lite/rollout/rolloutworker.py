@@ -193,7 +193,12 @@ class RolloutWorker:
         """
         if self._examiner is None:
             self._examiner = Sampler(
-                self._vectorise("simulate", 0), self._spec.groups, LocalInference({}), 1, whole_episodes=True
+                self._vectorise("simulate", 0),
+                self._spec.groups,
+                LocalInference({}),
+                1,
+                whole_episodes=True,
+                placings=True,
             )
         books = []
         for number, match in enumerate(matches):

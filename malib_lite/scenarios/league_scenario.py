@@ -27,6 +27,7 @@ have opposite interests; elsewhere these would promise nothing, and it plays the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -35,6 +36,7 @@ import numpy as np
 
 from malib_lite.backend.members import Member, MemberCache
 from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, config, option, to_dict
+from malib_lite.contracts.exact import ExactGame
 from malib_lite.population.exhibition import Exhibition, Meeting
 from malib_lite.population.exploitability import ExactEvaluator, exact_game
 from malib_lite.population.league import League
@@ -44,12 +46,21 @@ from malib_lite.population.matchmaking import fictitious, naive
 from malib_lite.population.meta_solvers import is_constant_sum, nash
 from malib_lite.population.population import Population
 from malib_lite.rollout.books import Books, Tally
+from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.runtime.seeds import generator
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
+from malib_lite.scenarios.strength import (
+    PREVIOUS,
+    RANDOM,
+    UNTRAINED,
+    in_words,
+    measure_strength,
+    overall,
+    random_players,
+    scripted_policies,
+)
 from malib_lite.scenarios.training import Budget, train
-
-UNTRAINED = "untrained"  # the first main agent as it began: no member, but what ratings are relative to
 
 
 @config
@@ -63,7 +74,9 @@ class LeagueConfig(LeagueRules):
     min_steps: PositiveInt = option(20_000, "steps that a learner trains at least, per seat, before it is frozen again")
     max_steps: PositiveInt = option(40_000, "steps after which it is frozen whatever it wins")
     rating_episodes: PositiveInt = option(
-        200, "exhibition games between two snapshots, in each seat; every main agent's plays against everybody's"
+        200,
+        "exhibition games between two snapshots, in each seat; every main agent's plays against everybody's; of an "
+        "unsolved game also those of main agents against the untrained, the previous and random ones",
     )
 
 
@@ -115,6 +128,10 @@ class LeagueScenario(Scenario):
     def resolved_config(self) -> dict[str, Any]:
         return {**super().resolved_config(), "league": to_dict(self.settings)}
 
+    @functools.cached_property
+    def scripted(self) -> Mapping[str, PolicySpec]:
+        return scripted_policies(self) if self._exact_game() is None else {}
+
     def execute(self, run: Run) -> dict[str, Any]:
         self._begin(run)
         league, resets = self.league, generator(self.seed, "league", "resets")
@@ -137,6 +154,7 @@ class LeagueScenario(Scenario):
         return {
             **{name: values[name] for name in names if name in values},
             **({} if best is None else {"best": best.summary()}),
+            **overall(values),
             "ratings": {main: self.ratings[snapshot]._asdict() for main, snapshot in final.items()},
         }
 
@@ -173,7 +191,7 @@ class LeagueScenario(Scenario):
         self.league = League(self.learners, self._by_learner(run.training.save(self._learning)), self.settings)
         self.exhibition = Exhibition()
         cache = MemberCache(run.members, lambda kind: self.policies[kind].make(0))
-        game = exact_game(self.env_description, self.groups, self.policies.values())
+        game = self._exact_game()
         self.population = Population(self.groups, cache.get, None if game is None else ExactEvaluator(game))
 
     def _train(self, run: Run) -> dict[str, Any]:
@@ -248,6 +266,7 @@ class LeagueScenario(Scenario):
             for player, member in self.league.policies[main].items():
                 self.population.add(player, member)
         values: dict[str, Any] = {"iteration": generation, **learnt, **self._judge(generation)}
+        values |= self._strength(run) if self.population.exact is None else {}
         for learner in self.learners:
             snapshots = self.league.snapshots(learner.id)
             values[f"{learner.id}/snapshots"] = len(snapshots)
@@ -258,7 +277,7 @@ class LeagueScenario(Scenario):
         state |= {"exhibition": self.exhibition.state_dict(), "ratings": ratings}
         run.folder.write_json("checkpoints/state.json", state)
         run.report(generation, values)
-        quality = ""
+        quality = in_words(values)
         if "nash_conv" in values:
             quality = f"   NashConv {values['nash_conv']:.4f}, average {values['nash_conv_average']:.4f}"
         rates = [f"{values[f'{learner.id}/win_rate']:.2f}" for learner in self.learners] if learnt else []
@@ -295,6 +314,26 @@ class LeagueScenario(Scenario):
             values |= population.judge(generation, name)
         return values if population.best is None else {**values, "nash_conv_best": population.best.nash_conv}
 
+    def _strength(self, run: Run) -> dict[str, float]:
+        """What the main agents win against others: each of them, and all on average."""
+        members, count = self.population.members, len(self.mains)
+        trained = len(members[self.players[0]]) > count  # or they are what they began as
+        each = {}
+        for number, main in enumerate(self.mains):
+            of_main = {player: pool[number::count] for player, pool in members.items()}
+            opponents = {
+                UNTRAINED: {player: pool[0] for player, pool in of_main.items()} if trained else None,
+                PREVIOUS: {player: pool[-2] for player, pool in of_main.items()} if trained else None,
+                RANDOM: random_players(self.scripted, self.players, run.members),
+            }
+            current = {player: pool[-1] for player, pool in of_main.items()}
+            each[main] = measure_strength(run, self.groups, current, opponents, self.settings.rating_episodes)
+        means = {name: sum(of_main[name] for of_main in each.values()) / count for name in each[self.mains[0]]}
+        by_main = {
+            f"{main}/{name}": value for main, of_main in each.items() for name, value in overall(of_main).items()
+        }
+        return means if count == 1 else {**means, **by_main}
+
     def _nash_mixtures(self) -> list[np.ndarray] | None:
         """Each player's Nash mixture (P,) over all that the main agents were; None but for two players with opposite
         interests.
@@ -323,6 +362,9 @@ class LeagueScenario(Scenario):
 
     def _budget(self) -> Budget:
         return Budget(self.total_steps, self.stopping.rollout.max_iteration)
+
+    def _exact_game(self) -> ExactGame | None:
+        return exact_game(self.env_description, self.groups, self.policies.values())
 
     def _by_learner(self, members: Mapping[str, Member]) -> dict[str, dict[str, Member]]:
         """Pool members, from those by runtime id."""

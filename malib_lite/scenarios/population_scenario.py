@@ -298,7 +298,7 @@ class PopulationScenario(Scenario):
         game = self._exact_game()
         assert game is not None
         for player, (agent,) in self.groups.items():
-            observation_space, action_space = (of_agents[agent] for of_agents in self._spaces)
+            observation_space, action_space = self.spaces(agent)
             observations = {"observations": game.information_sets(agent)[0]}
             self.policies[player] = PolicySpec(TabularPolicy, observation_space, action_space, {}, observations)
 

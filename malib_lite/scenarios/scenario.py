@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gymnasium.spaces import Space
 from gymnasium.spaces.utils import flatdim
 
 from malib_lite import registry
@@ -140,6 +141,16 @@ class Scenario(ABC):
         return {player: player for player in self.groups}
 
     @property
+    def scripted(self) -> Mapping[str, PolicySpec]:
+        """Policies that do not learn, for members that rollout workers are to play, by the members' kind."""
+        return {}
+
+    def spaces(self, agent: str) -> tuple[Space, Space]:
+        """Observation and action space of an agent, as policies see them."""
+        observation_spaces, action_spaces = self._spaces
+        return observation_spaces[agent], action_spaces[agent]
+
+    @property
     def plays(self) -> bool:
         """Whether anything is played at all; if not, there are no workers and no learners."""
         return True
@@ -249,7 +260,7 @@ class Scenario(ABC):
         custom_config: Mapping[str, Any],
     ) -> None:
         agents = self.groups[self.seats[runtime_id]]
-        observation_space, action_space = (of_agents[agents[0]] for of_agents in self._spaces)
+        observation_space, action_space = self.spaces(agents[0])
         registry.check_spaces(policy_class, observation_space, action_space)
         team: dict[str, Any] = {}
         if trainer_class.joint:

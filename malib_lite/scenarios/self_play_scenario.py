@@ -16,6 +16,7 @@ in two-player zero-sum games; "naive" goes in circles.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -24,9 +25,20 @@ import numpy as np
 from malib_lite.config import ConfigError, Fraction, PositiveInt, build, config, option
 from malib_lite.population.matchmaking import delta_uniform, fictitious, naive, pfsp
 from malib_lite.population.win_table import WinTable
+from malib_lite.rollout.rolloutworker import PolicySpec
 from malib_lite.scenarios.oracles import LearntOracle, Responses
 from malib_lite.scenarios.population_scenario import PopulationConfig, PopulationScenario
 from malib_lite.scenarios.run import Run
+from malib_lite.scenarios.strength import (
+    PREVIOUS,
+    RANDOM,
+    UNTRAINED,
+    in_words,
+    measure_strength,
+    overall,
+    random_players,
+    scripted_policies,
+)
 
 
 @config
@@ -40,6 +52,10 @@ class SelfPlayConfig(PopulationConfig):
     delta: Fraction = option(0.5, "delta_uniform: the share of the history that is too old")
     weighting: Literal["hard", "capped", "variance"] = option(
         "hard", "pfsp: weight of a win probability p: (1-p)^2, min(1/2, 1-p) or p(1-p)"
+    )
+    rating_episodes: PositiveInt = option(
+        200,
+        "of games that cannot be solved: episodes of each player against the untrained, the previous and random ones",
     )
 
 
@@ -67,6 +83,10 @@ class SelfPlayScenario(PopulationScenario):
                 "plays none: choose naive, fictitious or delta_uniform"
             )
 
+    @functools.cached_property
+    def scripted(self) -> Mapping[str, PolicySpec]:
+        return scripted_policies(self) if self._exact_game() is None else {}
+
     def execute(self, run: Run) -> dict[str, Any]:
         oracle = self._begin(run)
         self._wins = WinTable(decay=0.99, prior_games=2.0)
@@ -81,7 +101,7 @@ class SelfPlayScenario(PopulationScenario):
             self._admit(responses.members)
             values = self._report(run, iteration, responses)
         names = ("iteration", "nash_conv", "exploitability", "nash_conv_average")
-        return self._result(values, names) | self._lower_bound(run, values["iteration"])
+        return self._result(values, names) | overall(values) | self._lower_bound(run, values["iteration"])
 
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
@@ -119,6 +139,18 @@ class SelfPlayScenario(PopulationScenario):
             for member, (won, drawn, lost) in scores.items():
                 self._wins.record(player, member, wins=won, draws=drawn, losses=lost)
 
+    def _strength(self, run: Run) -> dict[str, float]:
+        """What the latest snapshots win against others; of untrained ones it is only how they compare to chance."""
+        pools = self.population.members
+        old = len(pools[self.players[0]]) > 1
+        opponents = {
+            UNTRAINED: {player: members[0] for player, members in pools.items()} if old else None,
+            PREVIOUS: {player: members[-2] for player, members in pools.items()} if old else None,
+            RANDOM: random_players(self.scripted, self.players, run.members),
+        }
+        current = {player: members[-1] for player, members in pools.items()}
+        return measure_strength(run, self.groups, current, opponents, self.self_play.rating_episodes)
+
     def _report(self, run: Run, iteration: int, responses: Responses | None = None) -> dict[str, Any]:
         """Say how good the latest snapshots are, and the average of all; the mixtures are those of the latest after."""
         population = self.population
@@ -132,6 +164,9 @@ class SelfPlayScenario(PopulationScenario):
             values["exploitability"] = values["nash_conv"] / len(self.players)
             values |= self._best()
             quality = f"   NashConv of the latest {values['nash_conv']:.4f}, average {values['nash_conv_average']:.4f}"
+        else:
+            values |= self._strength(run)
+            quality = in_words(values)
         rates = []
         if responses is not None:
             values.update(responses.metrics)
