@@ -2,12 +2,13 @@
 
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from malib_lite.backend.members import DamagedMember, Member, MemberCache, MemberFolder
+from malib_lite.backend.members import _OVERHEAD, _PER_ARRAY, DamagedMember, Member, MemberCache, MemberFolder
 from malib_lite.population.payoff_manager import PayoffManager
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.population.strategy_spec import StrategySpec
@@ -179,9 +180,30 @@ def test_a_cache_of_members_keeps_those_asked_for_last(tmp_path):
 
     folder = MemberFolder(tmp_path)
     members = [folder.save("p", {"weight": np.array(float(i))}) for i in range(3)]
-    cache = MemberCache(folder, Fake, capacity=2)
+    of_each = _OVERHEAD + _PER_ARRAY + 8  # bytes
+    cache = MemberCache(folder, Fake, capacity=2 * of_each)
     first = cache.get(members[0])
     assert cache.get(members[1]).value == 1.0 and cache.get(members[0]) is first and len(made) == 2
     cache.get(members[2])  # member 1 has to go
     assert cache.get(members[0]) is first and len(made) == 3
     assert cache.get(members[1]).value == 1.0 and len(made) == 4
+
+
+def test_a_cache_of_members_is_bounded_in_bytes(tmp_path):
+    """Networks ten times as large: a tenth of them is kept; one that is larger than all the room alone is kept, too."""
+
+    class Fake:
+        def import_state(self, arrays):
+            self.size = arrays["weight"].size
+
+        def eval(self):
+            pass
+
+    def kept(size: int) -> int:
+        folder = MemberFolder(tmp_path)
+        members = [folder.save(str(size), {"weight": np.full(size, number, np.float64)}) for number in range(30)]
+        cache = MemberCache(folder, lambda kind: Fake(), capacity=4 * 2**20)
+        alive = [weakref.ref(cache.get(member)) for member in members]
+        return sum(policy() is not None for policy in alive)
+
+    assert [kept(size) for size in (1_000, 100_000, 1_000_000)] == [30, 5, 1]

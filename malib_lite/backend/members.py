@@ -74,28 +74,42 @@ class MemberFolder:
         return self.path / f"{digest}.safetensors"
 
 
-class MemberCache:
-    """The networks of the members that were asked for last."""
+_OVERHEAD = 16 * 1024  # bytes of a network's objects, its random stream among them
+_PER_ARRAY = 4 * 1024  # bytes of a parameter's tensor and its share of the modules
 
-    def __init__(self, folder: MemberFolder, make: Callable[[str], Policy], capacity: int = 256) -> None:
+
+class MemberCache:
+    """The networks of the members that were asked for last.
+
+    Bounded in bytes, so that the memory of a process does not follow the size of a population or of its networks.
+    """
+
+    def __init__(self, folder: MemberFolder, make: Callable[[str], Policy], capacity: int = 8 * 2**20) -> None:
         """
         Args:
             make: a policy of a kind, to be given the member's parameters.
-            capacity: networks that are kept; those that somebody else holds stay as long as that.
+            capacity: bytes that are kept, of parameters and of the objects around them; the network that was asked for
+                last always is, and those that somebody else holds stay as long as that.
         """
         self._folder = folder
         self._make = make
         self._capacity = capacity
-        self._kept: OrderedDict[Member, Policy] = OrderedDict()
+        self._kept: OrderedDict[Member, tuple[Policy, int]] = OrderedDict()  # with the bytes of each, the oldest first
+        self._num_bytes = 0
 
     def get(self, member: Member) -> Policy:
         """The member's policy, in evaluation mode: the same object to everybody who asks."""
-        policy = self._kept.pop(member, None)
-        if policy is None:
-            policy = self._make(member.kind)
-            policy.import_state(self._folder.load(member.digest))
-            policy.eval()
-        self._kept[member] = policy
-        if len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
+        if member in self._kept:
+            self._kept.move_to_end(member)
+            return self._kept[member][0]
+        arrays = self._folder.load(member.digest)
+        policy = self._make(member.kind)
+        policy.import_state(arrays)
+        policy.eval()
+        num_bytes = _OVERHEAD + sum(array.nbytes + _PER_ARRAY for array in arrays.values())
+        self._kept[member] = policy, num_bytes
+        self._num_bytes += num_bytes
+        while self._num_bytes > self._capacity and len(self._kept) > 1:
+            _, (_, freed) = self._kept.popitem(last=False)
+            self._num_bytes -= freed
         return policy

@@ -5,13 +5,26 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class Reports:
+    """The reports of a run, read from its ``metrics.jsonl`` whenever they are asked for: none is kept in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The reports as they were written, the oldest first; what had no finite value is NaN."""
+        with self._path.open() as lines:
+            for line in lines:
+                yield _restored(json.loads(line))
 
 
 class MetricsWriter:
@@ -23,6 +36,7 @@ class MetricsWriter:
 
     def __init__(self, folder: Path) -> None:
         self._started = time.monotonic()
+        self.reports = Reports(folder / "metrics.jsonl")
         self._lines = (folder / "metrics.jsonl").open("w", buffering=1)
         self._events = EventFileWriter(str(folder / "tensorboard"))
 
@@ -32,8 +46,8 @@ class MetricsWriter:
         values: Mapping[str, Any],
         timings: Mapping[str, float] | None = None,
         histograms: Mapping[str, Mapping[int, int]] | None = None,
-    ) -> dict[str, Any]:
-        """Write one report and return its line.
+    ) -> None:
+        """Write one report.
 
         Args:
             step: environment steps or iterations, whatever the scenario counts. TensorBoard's horizontal axis is
@@ -56,7 +70,6 @@ class MetricsWriter:
         )
         axis = values.get("env_steps") or step
         self._events.add_event(Event(wall_time=time.time(), step=axis, summary=summary))
-        return line
 
     def close(self) -> None:
         """Write out what is buffered."""
@@ -85,3 +98,12 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _restored(value: Any) -> Any:
+    """The value with null as NaN."""
+    if value is None:
+        return math.nan
+    if isinstance(value, dict):
+        return {key: _restored(item) for key, item in value.items()}
+    return [_restored(item) for item in value] if isinstance(value, list) else value

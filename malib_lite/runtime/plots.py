@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def plot_curves(
 
 
 def plot_nash_conv(
-    path: Path, title: str, unit: str, reports: Sequence[Mapping[str, Any]], curves: Mapping[str, str]
+    path: Path, title: str, unit: str, reports: Iterable[Mapping[str, Any]], curves: Mapping[str, str]
 ) -> None:
     """Draw NashConv against iterations, wall time and environment steps, side by side, on a logarithmic axis.
 
@@ -42,7 +42,7 @@ def plot_nash_conv(
 
     Args:
         unit: what the run counts: "iteration" or "generation".
-        reports: lines of ``metrics.jsonl``.
+        reports: lines of ``metrics.jsonl``; gone through several times.
         curves: labels by the names of the figures; reports without one are left out.
     """
     panels = {unit: lambda report: report["step"], "wall time (s)": lambda report: report["time"]["wall_s"]}

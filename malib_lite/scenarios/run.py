@@ -15,7 +15,7 @@ from malib_lite.rollout.books import Books
 from malib_lite.rollout.manager import RolloutWorkerManager
 from malib_lite.runtime.actors import Runtime
 from malib_lite.runtime.console import Console
-from malib_lite.runtime.metrics import MetricsWriter
+from malib_lite.runtime.metrics import MetricsWriter, Reports
 from malib_lite.runtime.run_folder import RunFolder
 
 
@@ -41,7 +41,6 @@ class Run:
     members: MemberFolder
     console: Console
     metrics: MetricsWriter
-    reports: list[dict[str, Any]] = field(default_factory=list)
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0
@@ -51,9 +50,15 @@ class Run:
     _unreported: dict[str, SyncTally] = field(default_factory=dict)  # the part of it since the last report
     _waits: dict[str, tuple[float, float]] = field(default_factory=dict)  # of learners since then: seconds, of how many
     _reported: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))  # when, at how many steps
+    _step: int = 0  # of the last report
     _bar: Callable[[int, str], None] = lambda done, note: None
     _unit: str = ""
     _exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def reports(self) -> Reports:
+        """All reports so far."""
+        return self.metrics.reports
 
     def expect(self, unit: str, total: int) -> None:
         """Say what the run counts ("steps" or "iterations") and how many of them there will be."""
@@ -63,7 +68,7 @@ class Run:
     def watch(self) -> None:
         """Show how far the actors are."""
         totals = self.runtime.board.totals()
-        done = totals["env_steps"] if self._unit == "steps" else self.reports[-1]["step"] if self.reports else 0
+        done = totals["env_steps"] if self._unit == "steps" else self._step
         self._bar(done, f"{totals['env_steps']:,} steps  {totals['updates']:,} updates")
 
     def count(self, leg: Leg) -> None:
@@ -96,7 +101,8 @@ class Run:
             values |= {f"{runtime_id}/{name}": number for name, number in tally.counts().items()}
             timings |= {f"{runtime_id}/{name}": seconds for name, seconds in tally.seconds().items()}
             histograms |= {f"{runtime_id}/{name}": counts for name, counts in tally.histograms().items()}
-        self.reports.append(self.metrics.write(step, values, timings, histograms))
+        self.metrics.write(step, values, timings, histograms)
+        self._step = step
         self.watch()
 
     def _pace(self) -> dict[str, float]:
