@@ -1,6 +1,7 @@
 """The PettingZoo adapter: masks, agents that come and go, rewards between turns, seeding, and every scenario."""
 
 import importlib
+import itertools
 import os
 import pkgutil
 import sys
@@ -295,6 +296,44 @@ def test_an_aec_environment_is_one_decision_a_step_and_pays_everybody_once():
     assert movers == ["p", "q", "r", "p", "q", "r", "p", "r"]
     assert step.terminated == {"p": False, "r": False} and step.truncated == {"p": True, "r": True}
     assert set(step.observations) == {"p", "r"} and step.observations["r"]["clock"] == 8
+    assert env.episode_returns == expected
+
+
+class PaysLearnersAlone(Market):
+    """The market, whose ``rewards`` stay zero: only what ``last()`` hands out has been earned."""
+
+    def step(self, action):
+        super().step(action)
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+
+
+class TellsLater(PaysLearnersAlone):
+    """Adds a bonus that only ``last()`` shows."""
+
+    def last(self, observe=True):
+        observation, reward, *rest = super().last(observe)
+        return observation, reward + 0.5, *rest
+
+
+@pytest.mark.parametrize("kind", [Market, PaysLearnersAlone, TellsLater])
+def test_rewards_are_those_that_last_hands_to_a_learner(kind):
+    zoo, values, expected = kind(), itertools.cycle([1, 3, 2, 1]), dict.fromkeys("pqr", 0.0)
+    zoo.reset(seed=0)
+    acted = set()
+    for agent in zoo.agent_iter():
+        _, reward, terminated, truncated, _ = zoo.last()
+        if agent in acted or kind is not TellsLater:  # before it has acted, TellsLater's bonus is for nothing
+            expected[agent] += reward
+        else:
+            expected[agent] += reward - (0.5 if agent == "p" else 0.0)  # the first turn's comes with the reset
+        acted.add(agent)
+        zoo.step(None if terminated or truncated else next(values))
+    env, values = adapt(kind()), itertools.cycle([1, 3, 2, 1])
+    step = env.begin(seed=0)
+    assert not step.rewards
+    while not env.finished:
+        (mover,) = (agent for agent in step.observations if not step.terminated.get(agent))
+        step = env.advance({mover: next(values)})
     assert env.episode_returns == expected
 
 

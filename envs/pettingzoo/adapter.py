@@ -22,7 +22,7 @@ class PettingZooAdapter(Environment):
 
     Action masks, be they in observations or in infos, become a field of the step. Agents may leave before the
     others or join later; each one's last observation is delivered. In an AEC environment every step is the decision
-    of one agent, and rewards are paid in the step that earns them, whoever's turn it is.
+    of one agent, and rewards, those of ``last()``, are paid in the step that earns them, whoever's turn it is.
 
     PettingZoo leaves open whether ``reset`` without a seed goes on in a random stream or starts anew from
     the system's entropy, and both are common. So every episode gets a seed here: the first is the seed given to

@@ -124,8 +124,9 @@ class ParallelDriver:
 class AECDriver:
     """Steps an ``AECEnv``: one agent acts in each step, and the observations name the one to act next.
 
-    ``env.rewards`` holds what the last call of ``step`` earned, for every agent, and is added up over the calls that
-    make one step here; PettingZoo's ``last()`` would tell an agent of the same rewards, but only at its next turn.
+    Rewards are those that PettingZoo's ``last()`` hands to a learner, ``_cumulative_rewards``: what an agent has earned
+    since it last acted. They are paid in the step in which they grow, whoever's turn it is, and at an agent's own turn
+    what it has been paid is ``last()``'s reward. ``env.rewards`` has no say: not every environment keeps it.
     Agents that are over must be stepped with None before they leave. This happens here, within the step before;
     it is then that they are flagged and see their final observation, for until then they may be paid.
     """
@@ -134,11 +135,15 @@ class AECDriver:
         self.over = True
         self._env = env
         self._reader = reader
+        self._paid: dict[AgentID, float] = {}  # since the agent last acted
 
     def reset(self, seed: int) -> TimeStep:
-        """Begin an episode."""
+        """Begin an episode; what an environment pays before anybody has acted is nobody's reward."""
         self._env.reset(seed=seed)
-        return self._next_decision({})
+        self._paid = {}
+        step = self._next_decision({})
+        self._pay({})
+        return step._replace(rewards={})
 
     def step(self, actions: Mapping[AgentID, Any]) -> TimeStep:
         """Apply the action of the agent that was to act; others' are ignored.
@@ -146,8 +151,11 @@ class AECDriver:
         Raises:
             RuntimeError: the environment breaks PettingZoo's rules; the message says how.
         """
+        rewards: dict[AgentID, float] = {}
+        self._paid[self._env.agent_selection] = 0.0
         self._env.step(actions[self._env.agent_selection])
-        return self._next_decision(dict(self._env.rewards))
+        self._pay(rewards)
+        return self._next_decision(rewards)
 
     def _next_decision(self, rewards: dict[AgentID, float]) -> TimeStep:
         """Go on to the next agent that can act, past those that are over."""
@@ -157,8 +165,9 @@ class AECDriver:
         truncated: dict[AgentID, bool] = {}
         self.over = True
         while env.agents:
-            observation, _, ended, cut, info = env.last()
+            observation, reward, ended, cut, info = env.last()
             agent = env.agent_selection
+            self._pay_up_to(agent, reward, rewards)
             if agent in terminated:
                 raise RuntimeError(f"{agent!r} was over and was stepped with None, but did not leave 'agents'")
             infos[agent] = info
@@ -171,6 +180,14 @@ class AECDriver:
                 break
             terminated[agent], truncated[agent] = ended, cut and not ended
             env.step(None)
-            for other, reward in env.rewards.items():
-                rewards[other] = rewards.get(other, 0.0) + reward
+            self._pay(rewards)
         return TimeStep(observations, rewards, terminated, truncated, infos, masks)
+
+    def _pay(self, rewards: dict[AgentID, float]) -> None:
+        """Add to ``rewards`` by how much the agents' cumulative rewards have grown."""
+        for agent, total in getattr(self._env, "_cumulative_rewards", {}).items():
+            self._pay_up_to(agent, total, rewards)
+
+    def _pay_up_to(self, agent: AgentID, total: float, rewards: dict[AgentID, float]) -> None:
+        rewards[agent] = rewards.get(agent, 0.0) + total - self._paid.get(agent, 0.0)
+        self._paid[agent] = total
