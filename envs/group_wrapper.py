@@ -199,7 +199,10 @@ class GroupWrapper(Wrapper):
             here = step.observations.keys() if group in over else self._to_act
             if not here.isdisjoint(members):
                 observations[group] = {agent: step.observations.get(agent, self._blanks[agent]) for agent in members}
-        raw = {agent: step.observations[agent] for agent in self._group_of if agent in self._to_act}
+        # A truncated group's value depends on what it could still have done; after a termination nothing does.
+        cut = {agent for group, truncated in over.items() if truncated for agent in self._groups[group]}
+        shown = step.observations.keys() & (self._to_act | cut)
+        raw = {agent: step.observations[agent] for agent in self._group_of if agent in shown}
         masks = self.action_mask_extract(raw, {a: step.action_masks[a] for a in raw if a in step.action_masks})
         infos: dict[GroupID, dict[AgentID, Any]] = {}
         for agent, info in step.infos.items():
@@ -210,7 +213,7 @@ class GroupWrapper(Wrapper):
             {group: True for group, truncated in over.items() if not truncated},
             {group: True for group, truncated in over.items() if truncated},
             infos,
-            {group: mask for group, mask in masks.items() if group in observations and group not in over},
+            {group: mask for group, mask in masks.items() if group in observations and over.get(group, True)},
         )
 
     def _ending(self, step: TimeStep) -> dict[AgentID, bool]:

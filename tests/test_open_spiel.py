@@ -15,6 +15,8 @@ from malib_lite.contracts.environment import TimeStep
 from malib_lite.envs.open_spiel import OpenSpielEnv, env_desc_gen, env_ids, observers, survey_ids
 from malib_lite.envs.open_spiel.compiled import CompiledVector
 from malib_lite.envs.open_spiel.game_tree import BUDGET, CHANCE, TERMINAL, expand_game
+from malib_lite.envs.open_spiel.games import next_choices
+from malib_lite.rollout.subproc_env import SubprocVectorEnv
 from malib_lite.rollout.vector_env import DictVectorEnv, vectorise
 
 GOOFSPIEL_3 = "goofspiel(num_cards=3,imp_info=True,points_order=descending)"
@@ -798,15 +800,19 @@ def test_actions_that_are_no_integers_are_refused():
 def test_compiled_time_limit(env_id, max_step):
     """At the limit, everybody gets a final observation: that of the ordinary path, of the same history."""
     env, rng = OpenSpielEnv(env_id=env_id), np.random.default_rng(0)
-    expected = set()
+    expected, may_do = set(), set()
     for _ in range(1500):
         steps, _ = play(env, rng, max_step=max_step)
         if any(steps[-1].truncated.values()):
             expected.add(joint(steps[-1].observations.values()))
+            for player, agent in enumerate(env.possible_agents):
+                legal = np.flatnonzero(steps[-1].action_masks[agent]).tolist()
+                assert legal == next_legal(env._state, player)
+            may_do.add(joint(steps[-1].action_masks.values()))
     venv = vector(env_id, 128, max_step=max_step)
     tables = {agent: venv.observation_table(agent) for agent in venv.possible_agents}
     game = OpenSpielEnv.make_exact(env_id=env_id)
-    seen, num_truncated, num_terminated = set(), 0, 0
+    seen, masked, num_truncated, num_terminated = set(), set(), 0, 0
     for _ in range(60):
         views = venv.reset(everywhere(venv))
         for _ in range(max_step):
@@ -825,8 +831,9 @@ def test_compiled_time_limit(env_id, max_step):
         for i in np.flatnonzero(cut):
             num_truncated += 1
             seen.add(joint(view.observation[i] for view in views.values()))
+            masked.add(joint(view.action_mask[i] for view in views.values()))
     assert num_truncated + num_terminated == 60 * 128 and num_truncated > 100
-    assert len(expected) > 5
+    assert len(expected) > 5 and masked == may_do
     if env_id == "leduc_poker":  # too many to meet them all
         assert len(expected - seen) < 0.02 * len(expected)
     else:
@@ -835,7 +842,58 @@ def test_compiled_time_limit(env_id, max_step):
         observations, legal = game.information_sets(agent)
         np.testing.assert_array_equal(table[: len(observations)], observations)
         np.testing.assert_array_equal(masks[: len(legal)], legal)
-        assert masks[len(legal) :].all()
+        assert masks[len(legal) :].any(axis=1).all()
+
+
+def next_legal(state, player):
+    """What a player may do at its next decision, over all ways to it; everything where it has none."""
+
+    def search(state):
+        if state.is_terminal():
+            return set()
+        if state.is_simultaneous_node():  # of two players here, who always have a choice
+            return set(state.legal_actions(player))
+        if state.current_player() == player:
+            return set(state.legal_actions())
+        return set().union(*(search(state.child(action)) for action in state.legal_actions()))
+
+    return sorted(search(state)) or list(range(state.num_distinct_actions()))
+
+
+@pytest.mark.parametrize("use_subproc", [False, True])
+def test_a_taken_cell_is_not_legal_when_the_time_is_up(use_subproc):
+    description = env_desc_gen(env_id="tic_tac_toe")
+    venv = (SubprocVectorEnv if use_subproc else vectorise)(description, 1, 0, 3)
+    try:
+        views = venv.reset(everywhere(venv))
+        for player, cell in ((0, 4), (1, 0), (0, 8)):
+            views = venv.step({f"player_{each}": np.array([cell if each == player else 0]) for each in (0, 1)})
+        for view in views.values():
+            assert view.truncated[0] and np.flatnonzero(view.action_mask[0]).tolist() == [1, 2, 3, 5, 6, 7]
+    finally:
+        venv.close()
+
+
+def test_whose_part_is_over_has_nothing_legal_to_be_shown():
+    env = OpenSpielEnv(env_id="kuhn_poker")
+    env.begin(seed=0, max_step=2)
+    env.advance({"player_0": 0})
+    step = env.advance({"player_1": 1})
+    assert step.truncated == {"player_0": True, "player_1": True}
+    assert step.action_masks["player_0"].tolist() == [True, True]  # it is to act
+    assert step.action_masks["player_1"].tolist() == [True, True]  # it never is again: there is no mask for it
+    assert next_choices(env._state, 1) == []
+
+
+def test_next_choices_of_a_long_game_are_found_by_looking_at_a_bounded_number_of_positions():
+    state = pyspiel.load_game("go(board_size=9)").new_initial_state()
+    state.apply_action(40)
+    assert next_choices(state, 0) == [action for action in range(82) if action != 40]
+    state = pyspiel.load_game("backgammon").new_initial_state()
+    while state.is_chance_node():
+        state.apply_action(state.legal_actions()[0])
+    found = next_choices(state, 1 - state.current_player(), most=200)
+    assert found and max(found) < state.num_distinct_actions()
 
 
 def joint(observations):

@@ -264,7 +264,7 @@ def test_a_group_plays_through_its_members():
         {"right": [0, 1, 1]},
         {"right": [1, 0, 1]},
         {"right": [1, 1, 0], "left": [1, 1, 1, 1, 1, 1, 0]},
-        {"right": [0, 1, 1]},
+        {"right": [0, 1, 1], "left": [1, 1, 1, 1, 1, 1, 0]},  # cut off, which leaves what could still have been done
         {},
     ]
 

@@ -22,7 +22,7 @@ class CompiledVector(VectorEnvironment):
 
     Observations and masks of :meth:`observation_table` begin with the agent's information sets in the order of the
     game's exact form. Where ``max_step`` can cut episodes short, rows follow for what an agent may see when its time
-    runs out while another is to move; their masks are all True, as no choice is asked there.
+    runs out while another is to move; their masks are what it may do when it is next to act, or all True.
     """
 
     def __init__(self, tree: GameTree, seeds: Sequence[int], max_step: int | None = None) -> None:

@@ -23,6 +23,7 @@ from malib_lite.envs.open_spiel.games import (
     agents_of,
     draws_in_secret,
     load_game,
+    next_choices,
     observation_space,
     reseeded,
 )
@@ -187,7 +188,7 @@ class OpenSpielEnv(Environment):
             rewards=rewards,
             terminated=dict.fromkeys(self._agents, ended),
             truncated=dict.fromkeys(self._agents, False),
-            action_masks={agent: self._mask(agent) for agent in seeing},
+            action_masks={agent: self._mask(agent, time_is_up) for agent in seeing},
         )
 
     def _legal_actions(self, state: pyspiel.State) -> dict[AgentID, list[int]]:
@@ -218,10 +219,17 @@ class OpenSpielEnv(Environment):
             self._sees_the_end = False  # not asked again: OpenSpiel prints every refusal
             return self._blank.copy()
 
-    def _mask(self, agent: AgentID) -> np.ndarray:
-        """Legal actions, (A,) bool; all True for an agent that has none to choose, so that no softmax is empty."""
+    def _mask(self, agent: AgentID, time_is_up: bool) -> np.ndarray:
+        """Legal actions, (A,) bool; all True for an agent that has none to choose, so that no softmax is empty.
+
+        When an episode is cut short, an agent that is not to act is shown what it may do when it is next to act: its
+        value then is a value over these.
+        """
         legal = self._legal.get(agent)
-        if legal is None:
+        state = self._begun()
+        if legal is None and time_is_up and not state.is_terminal():
+            legal = next_choices(state, self._player_of[agent])
+        if not legal:
             return np.ones(self._num_actions, bool)
         mask = np.zeros(self._num_actions, bool)
         mask[legal] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,42 @@ def reseeded(game: pyspiel.Game, env_id: str, seed: int) -> pyspiel.Game:
         return game
     parameters = _with_seed(pyspiel.game_parameters_from_string(env_id), seed)
     return pyspiel.load_game(parameters.pop("name"), parameters)
+
+
+def next_choices(state: pyspiel.State, player: int, most: int = 1000) -> list[int]:
+    """What ``player``, who is not to act, may do when it is next to act, however the game goes on until then.
+
+    Of positions that are many, ``most`` are looked at, and at most eight outcomes of each chance move.
+
+    Returns:
+        Actions in ascending order; none where it will not act again.
+    """
+    found: set[int] = set()
+    waiting = collections.deque([state])
+    for _ in range(most):
+        if not waiting:
+            break
+        here = waiting.popleft()
+        if here.is_terminal():
+            continue
+        if here.is_simultaneous_node():
+            legal = [here.legal_actions(each) for each in range(here.num_players())]
+            if legal[player]:
+                found.update(legal[player])
+                continue
+            # Everybody's first choices, their second ones, and so on: all of each, though not all together.
+            for rank in range(max(map(len, legal))):
+                child = here.clone()
+                child.apply_actions([actions[min(rank, len(actions) - 1)] if actions else 0 for actions in legal])
+                waiting.append(child)
+        elif here.current_player() == player:
+            found.update(here.legal_actions())
+        else:
+            actions = here.legal_actions()
+            if here.is_chance_node() and len(actions) > 8:
+                actions = actions[:: -(-len(actions) // 8)]
+            waiting.extend(map(here.child, actions))
+    return sorted(found)
 
 
 def agents_of(game: pyspiel.Game) -> list[AgentID]:

@@ -82,20 +82,49 @@ class FinalViews:
             infoset: (V,) the player's information sets where it moves, -1 elsewhere.
             cut_nodes: the decision nodes in which an episode may be truncated.
         """
-        # Numbered apart from the player's decisions: some games describe both alike, but nothing is to choose here.
-        keys: dict[str, int] = {}
+        # Numbered apart from the player's decisions: some games describe both alike. What may be done next can depend
+        # on what the player does not know, so it is part of the key.
+        keys: dict[tuple[str, bytes], int] = {}
         added: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
+        idle = cut_nodes[infoset[cut_nodes] < 0]
+        choices = dict(zip(idle.tolist(), _next_choices(tree, player, idle), strict=True))
         self.row_of = np.zeros(tree.num_nodes, np.int64)  # by node: row of the arrays below; for ``cut_nodes`` only
         for node in cut_nodes.tolist():
             if infoset[node] >= 0:
                 self.row_of[node] = infoset[node]
                 continue
             state = tree.state(node)
-            number = keys.setdefault(state.information_state_string(player), len(keys))
+            mask = choices[node]
+            number = keys.setdefault((state.information_state_string(player), mask.tobytes()), len(keys))
             self.row_of[node] = len(tree.legal[player]) + number
             if number == len(added):
                 added.append(tree.observer(state, player))
+                masks.append(mask)
         self.observation, self.mask = tree.observation[player], tree.legal[player]  # (I, n) float32, (I, A) bool
         if added:
             self.observation = np.concatenate([self.observation, np.array(added, np.float32)])
-            self.mask = np.concatenate([self.mask, np.ones((len(added), tree.num_actions), bool)])
+            self.mask = np.concatenate([self.mask, np.array(masks)])
+
+
+def _next_choices(tree: GameTree, player: int, nodes: np.ndarray) -> np.ndarray:
+    """What the player may do when it next decides after ``nodes`` (n,), however the game goes on: (n, A) bool.
+
+    All True where it does not decide again. One sweep from the leaves to the root, which keeps one level at a time.
+    """
+    result = np.ones((len(nodes), tree.num_actions), bool)
+    if len(nodes) == 0:
+        return result
+    below = np.zeros((0, tree.num_actions), bool)
+    for start, end in reversed(list(zip(tree.level_start[:-1], tree.level_start[1:], strict=True))):
+        here = np.zeros((end - start, tree.num_actions), bool)
+        parents = np.flatnonzero(tree.num_children[start:end])
+        if len(parents):
+            here[parents] = np.logical_or.reduceat(below, tree.first_child[start + parents] - end)
+        own = np.flatnonzero(tree.player[start:end] == player)
+        here[own] = tree.legal[player][tree.infoset[start + own]]
+        asked = np.flatnonzero((nodes >= start) & (nodes < end))
+        result[asked] = here[nodes[asked] - start]
+        below = here
+    result[~result.any(axis=1)] = True
+    return result
