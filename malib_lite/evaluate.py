@@ -45,6 +45,7 @@ class Evaluation:
     env: str
     exact: bool
     episodes: int | None  # of each lineup; None where none were played
+    largest: float  # absolute return of the game; of sampled episodes, of those that were played
     cross_play: CrossPlay
     nash_convs: list[float] | None  # of each population
     elo: np.ndarray | None  # (K, 3): rating and 95 % interval, of two players with opposite interests
@@ -65,7 +66,8 @@ class Evaluation:
             for number, name in enumerate(table.names)
         ]
         return {
-            "env": self.env, "exact": self.exact, "episodes": self.episodes, "populations": populations,
+            "env": self.env, "exact": self.exact, "episodes": self.episodes, "largest": self.largest,
+            "populations": populations,
             "mean": table.mean.tolist(), "mean_errors": table.mean_errors.tolist(),
             "seats": {"values": table.values.tolist(), "errors": table.errors.tolist()},
             "members": {
@@ -138,10 +140,11 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
     if game is not None:
         played, stake = {}, 0.0
         returns, nash_convs = exact_contest(game, table, contestants, wanted)
+        largest = game.largest_return()
     else:
         played, nash_convs = play(), None
         returns = {lineup: (result.means, result.errors) for lineup, result in played.items()}
-        stake = max(result.largest for result in played.values())
+        largest = stake = max(result.largest for result in played.values())
     met = cross_play(names, returns, len(table.groups))
     payoffs = _payoffs(saved, scenarios, game)
     stake = max([stake, *(float(abs(of_members).max()) for of_members, _ in payoffs.values())])
@@ -155,6 +158,7 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
         env=str(next(iter(saved.values())).config["env"]),
         exact=game is not None,
         episodes=episodes if played else None,
+        largest=largest,
         cross_play=met,
         nash_convs=nash_convs,
         elo=elo,
@@ -311,7 +315,9 @@ def _write(evaluation: Evaluation, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
-        plot_cross_play(out / "cross_play.png", evaluation.env, table.names, table.mean, table.mean_errors)
+        plot_cross_play(
+            out / "cross_play.png", evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest
+        )
     except OSError as error:
         raise ConfigError(f"'out' = '{out}': cannot be written ({error.strerror or error})") from None
 

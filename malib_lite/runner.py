@@ -69,7 +69,7 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
         for runtime_id, timeline in totals.timelines.items():
             from malib_lite.runtime.plots import plot_timeline
 
-            title = f"{scenario.name}: gradient workers of {runtime_id}, {scenario.training.sync}"
+            title = f"{scenario.title}: gradient workers of {runtime_id}, {scenario.training.sync}"
             plot_timeline(folder.path / "plots" / f"timeline-{runtime_id}.png", title, timeline)
     except KeyboardInterrupt:
         summary["status"] = "interrupted"

@@ -4,13 +4,25 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from malib_lite.envs.matrix import MatrixGame
 from malib_lite.envs.open_spiel import OpenSpielEnv
 from malib_lite.population.standing import standings
 from malib_lite.population.tables import markdown, signed, standing_table, strategy_tables
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
-from malib_lite.runtime.plots import plot_cross_play, plot_mixtures, plot_nash_conv, plot_table
+from malib_lite.runtime.plots import (
+    plot_cross_play,
+    plot_curves,
+    plot_events,
+    plot_intervals,
+    plot_matrix,
+    plot_mixtures,
+    plot_nash_conv,
+    plot_table,
+    plot_timeline,
+)
 from malib_lite.train import TrainConfig, build, make_scenario
 
 pytestmark = pytest.mark.pictures
@@ -240,5 +252,76 @@ def test_heat_maps_of_all_sizes(tmp_path):
             plot_mixtures(tmp_path / "mixtures.png", "title", "iteration", history)
         for size, error in ((1, 0.0), (3, 0.1), (16, 0.0)):
             names, table = [f"a run of some name {number}" for number in range(size)], np.zeros((size, size))
-            plot_cross_play(tmp_path / "cross.png", "title", names, table, table + error)
+            plot_cross_play(tmp_path / "cross.png", "title", names, table, table + error, largest=2.0)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, instead of files."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
+    return drawn
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.2, 0.06], [0.9, 0.2, 0.06, 0.0, 1e-17], [0.9, 2e-4, 0.0], [3.0], [0.0]])
+def test_the_axis_of_nash_conv_ends_where_the_data_do(figures, values):
+    plot_nash_conv(None, "t", "iteration", [report(i, v) for i, v in enumerate(values)], {"nash_conv": "a"})
+    above = [value for value in values if value > 1e-6] or [1e-6]
+    for axes in figures[0].axes:
+        low, high = axes.get_ylim()
+        assert min(above) / 4 <= low <= min(above) and max(above) <= high <= 2 * max(above)
+        (line, *_) = axes.get_lines()
+        assert (line.get_ydata() >= low).all()  # zeros as well
+        numbers = [float(label.get_text()) for label in axes.get_yticklabels() if label.get_text()]
+        assert all(number >= 0.98 * min(above) for number in numbers) or min(values) > 1e-6
+        assert any(text.get_text() == "0" for text in axes.texts) == (min(values) < 1e-6)
+
+
+def test_one_colour_is_one_return_in_every_picture_of_a_game(figures):
+    none = np.zeros((2, 2))
+    for value in (0.03, 1.0):
+        table = np.array([[0.0, value], [-value, 0.0]])
+        plot_cross_play(None, "t", ["a", "b"], table, none, largest=2.0)
+        plot_matrix(None, "t", ["a", "b"], ["a", "b"], table, "return", largest=2.0)
+    shades = [[abs(axes.images[0].norm(0.03) - 0.5) for axes in figure.axes if axes.images] for figure in figures]
+    assert len({round(shade, 12) for of_figure in shades for shade in of_figure}) == 1
+    assert shades[0][0] < 0.07  # of at most 0.5: a tie is nearly white
+    red, green, blue, _ = figures[0].axes[0].images[0].cmap(figures[0].axes[0].images[0].norm(0.03))
+    assert min(red, green, blue) > 0.85
+
+
+def test_all_axes_say_what_they_show_and_marks_are_explained(figures):
+    plot_curves(None, "t", "environment steps", "mean return", {"a": [(0, 1.0), (1, 2.0)], "b": [(0, 1.0)]})
+    plot_timeline(None, "t", [(0, 0.0, 1.0, True), (1, 0.5, 1.5, False), (0, 1.0, 2.0, True)])
+    plot_events(None, "t", "generation", ["a", "b"], {"frozen": [("a", 1)], "starts anew": [("b", 2)]})
+    plot_intervals(None, "t", "generation", "Elo", {"a": [(1.0, 0.0, -1.0, 1.0)], "b": [(1.0, 0.0, -1.0, 1.0)]})
+    plot_cross_play(None, "t", ["a"], np.zeros((1, 1)), np.zeros((1, 1)), largest=1.0)
+    plot_matrix(None, "t", ["a"], ["b"], np.zeros((1, 1)), "return", largest=0.0)
+    plot_nash_conv(None, "t", "iteration", [report(0, 1.0, 5)], {"nash_conv": "a"})
+    for figure in figures:
+        shown = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+        assert all(axes.get_xlabel() and axes.get_ylabel() for axes in shown)
+    for figure in figures[:4]:
+        legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+        assert legends and all(text.get_text() for text in legends[0].get_texts())
+    assert "(s)" in figures[1].axes[0].get_xlabel()
+    assert "interrupted, not applied" in [text.get_text() for text in figures[1].legends[0].get_texts()]
+
+
+def test_titles_name_the_algorithm(tmp_path):
+    def title(**settings):
+        config = {"scenario": "psro", "env": "open_spiel/kuhn_poker", "logdir": str(tmp_path), **settings}
+        return make_scenario(build(TrainConfig, config)).title
+
+    assert title() == "psro open_spiel/kuhn_poker, dqn, seed 0"
+    assert title(scenario="marl", algorithm="a2c", seed=3) == "marl open_spiel/kuhn_poker, a2c, seed 3"
+    assert title(psro={"oracle": "exact"}) == "psro open_spiel/kuhn_poker, exact best responses, seed 0"
+
+
+@pytest.mark.parametrize(
+    ("family", "game", "largest"),
+    [(OpenSpielEnv, "kuhn_poker", 2.0), (OpenSpielEnv, "leduc_poker", 13.0), (MatrixGame, "rock_paper_scissors", 1.0)],
+)
+def test_the_largest_return_of_a_game(family, game, largest):
+    assert family.make_exact(env_id=game).largest_return() == largest

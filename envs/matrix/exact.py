@@ -30,6 +30,7 @@ class OneRoundGame(ExactGame):
         before = np.full(len(states), num_joint), np.zeros(len(states), np.int64)
         # Payoffs times the probability of the state, so that sums over information sets are expectations.
         self._payoffs = tables.payoffs[states] * tables.start[states].reshape(-1, *[1] * (tables.num_players + 1))
+        self._largest = float(np.abs(tables.payoffs[states]).max(initial=0.0))
         if "state" not in tables.observe:
             self._payoffs, states = self._payoffs.sum(axis=0, keepdims=True), states[:1]
         self._observations = observer.observe(states, *(part[: len(states)] for part in before))
@@ -46,6 +47,9 @@ class OneRoundGame(ExactGame):
         """Observations (I, n) float32 and legal actions (I, A) bool, all True; both the caller's to keep."""
         num_actions = self._payoffs.shape[1 + self.agents.index(agent)]
         return self._observations.copy(), np.ones((len(self._observations), num_actions), bool)
+
+    def largest_return(self) -> float:
+        return self._largest
 
     def plans(self, agent: AgentID, pool: np.ndarray) -> np.ndarray:
         """The policies themselves, flattened: in one round the payoffs are linear in them."""

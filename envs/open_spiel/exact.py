@@ -62,6 +62,7 @@ class SequenceFormGame(ExactGame):
         self._sequences = list(sequences)
         leaves = np.flatnonzero(tree.player == TERMINAL)
         self._weight = (tree.returns[leaves] * _chance_reach(tree)[leaves, None]).T.copy()  # (N, L): return x chance
+        self._largest = float(np.abs(tree.returns[leaves]).max(initial=0.0))
         self._zero_sum = len(self.agents) == 2 and bool(np.all(self._weight[0] == -self._weight[1]))
         self._pairs = _Pairs(*sequences[-2:]) if len(sequences) > 1 else None
 
@@ -86,6 +87,9 @@ class SequenceFormGame(ExactGame):
     def describe(self, agent: AgentID) -> Names:
         """See :func:`~malib_lite.envs.open_spiel.names.names_of`."""
         return names_of(self._tree, self.agents.index(agent))
+
+    def largest_return(self) -> float:
+        return self._largest
 
     def plans(self, agent: AgentID, pool: np.ndarray) -> np.ndarray:
         """Realisation plans; see :meth:`ExactGame.plans`."""

@@ -43,6 +43,10 @@ class ExactGame(ABC):
         """Names of the agent's information sets and actions; None where there are no better ones than their numbers."""
         return None
 
+    @abstractmethod
+    def largest_return(self) -> float:
+        """The largest absolute return that any agent can have in any play of the game."""
+
     # -- with plans ---------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -71,12 +71,16 @@ class Exhibition:
                     table[i, j] = self[row, column].payoffs[0]
         return table
 
+    @property
+    def largest(self) -> float:
+        """The largest absolute return in any of the games; 0 while there are none."""
+        return max((meeting.largest for meeting in self._meetings.values()), default=0.0)
+
     def shows_opposite_interests(self) -> bool:
         """Whether what two win together is the same in all meetings; of a single one, whether it is nothing."""
         together = [sum(meeting.payoffs) for meeting in self._meetings.values()]
-        largest = max((meeting.largest for meeting in self._meetings.values()), default=0.0)
         spread = max(together, default=0.0) - min(together, default=0.0) if len(together) > 1 else abs(sum(together))
-        return spread <= 1e-6 * largest
+        return spread <= 1e-6 * self.largest
 
     def game(self, names: Sequence[str]) -> np.ndarray:
         """The symmetric game (2, P, P) float64 of choosing one of those who have all met: mean returns, over all seats,
@@ -101,7 +105,7 @@ class Exhibition:
             names: everybody who has met.
         """
         wins = np.zeros((len(names), len(names)))
-        largest = max((meeting.largest for meeting in self._meetings.values()), default=0.0) or 1.0
+        largest = self.largest or 1.0
         for (first, second), meeting in self._meetings.items():
             lead = np.array([[(meeting.payoffs[0] - meeting.payoffs[1]) / 2.0]])
             error = np.array([[sum(meeting.errors) / 2.0]])

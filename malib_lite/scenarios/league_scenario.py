@@ -57,6 +57,7 @@ from malib_lite.scenarios.strength import (
     in_words,
     measure_strength,
     overall,
+    plot_strength,
     random_players,
     scripted_policies,
 )
@@ -161,7 +162,8 @@ class LeagueScenario(Scenario):
     def plot(self, run: Run) -> None:
         from malib_lite.runtime.plots import plot_events, plot_intervals, plot_matrix, plot_nash_conv
 
-        plots, title, league = run.folder.path / "plots", f"{self.name}, seed {self.seed}", self.league
+        plots, title, league = run.folder.path / "plots", self.title, self.league
+        plot_strength(run, self.title, "generation")
         if any("nash_conv" in report for report in run.reports):
             curves = {
                 "nash_conv": "main agents now", "nash_conv_average": "average of all generations",
@@ -180,7 +182,9 @@ class LeagueScenario(Scenario):
         plot_intervals(plots / "ratings.png", title, "frozen in generation", "Elo above the untrained agent", rated)
         rows, columns = league.snapshots(role="main"), [UNTRAINED, *league.snapshots()]
         payoffs = self.exhibition.payoffs(rows, columns)
-        plot_matrix(plots / "payoffs.png", title, rows, columns, payoffs, "mean return of the row's")
+        plot_matrix(
+            plots / "payoffs.png", title, rows, columns, payoffs, "mean return of the row's", self.exhibition.largest
+        )
 
     # -- the steps of a generation --------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class MARLScenario(Scenario):
                 curves[name] = points
         if curves:
             path = run.folder.path / "plots" / "return.png"
-            plot_curves(path, f"{self.name}, seed {self.seed}", "environment steps", "mean return", curves)
+            plot_curves(path, self.title, "environment steps", "mean return", curves)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

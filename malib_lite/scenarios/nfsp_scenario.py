@@ -142,7 +142,7 @@ class NFSPScenario(Scenario):
         from malib_lite.runtime.plots import plot_nash_conv
 
         if any("nash_conv" in report for report in run.reports):
-            path, title = run.folder.path / "plots" / "nash_conv.png", f"{self.name}, seed {self.seed}"
+            path, title = run.folder.path / "plots" / "nash_conv.png", self.title
             plot_nash_conv(path, title, "environment steps", run.reports, {"nash_conv": "average policies"})
 
     # -- inside -------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class PSROScenario(PopulationScenario):
         from malib_lite.scenarios.population_report import report_population
 
         mixtures = {player: self.population.mixture(player) for player in self.players}
-        title, curves = f"{self.name}, seed {self.seed}", {"nash_conv": "NashConv"}
+        title, curves = self.title, {"nash_conv": "NashConv"}
         report_population(run, title, self.population, "iteration", curves, {"The final mixture": mixtures})
 
     def _learnt_oracle(self, run: Run) -> Oracle:

@@ -141,6 +141,14 @@ class Scenario(ABC):
         return {player: player for player in self.groups}
 
     @property
+    def title(self) -> str:
+        """What the run is, for plots and reports: scenario, environment, algorithm and seed."""
+        named = self.names.get("algorithm")
+        classes = {spec.policy_class.__name__.removesuffix("Policy") for spec in self.policies.values()}
+        algorithm = named or (", ".join(sorted(classes)) if self.seats else "exact best responses")
+        return f"{self.name}, {algorithm}, seed {self.seed}"
+
+    @property
     def scripted(self) -> Mapping[str, PolicySpec]:
         """Policies that do not learn, for members that rollout workers are to play, by the members' kind."""
         return {}

@@ -36,6 +36,7 @@ from malib_lite.scenarios.strength import (
     in_words,
     measure_strength,
     overall,
+    plot_strength,
     random_players,
     scripted_policies,
 )
@@ -106,13 +107,14 @@ class SelfPlayScenario(PopulationScenario):
     def plot(self, run: Run) -> None:
         from malib_lite.scenarios.population_report import report_population
 
+        plot_strength(run, self.title, "generation")
         sizes = {player: len(members) for player, members in self.population.members.items()}
         curves = {"nash_conv": "latest", "nash_conv_average": "average of all"}
         mixtures = {
             "The latest snapshots": {player: naive(size) for player, size in sizes.items()},
             "The average of all snapshots": {player: fictitious(size) for player, size in sizes.items()},
         }
-        report_population(run, f"{self.name}, seed {self.seed}", self.population, "generation", curves, mixtures)
+        report_population(run, self.title, self.population, "generation", curves, mixtures)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

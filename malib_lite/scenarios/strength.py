@@ -94,6 +94,19 @@ def overall(values: Mapping[str, float]) -> dict[str, float]:
     return {name: values[name] for name in names if name in values}
 
 
+def plot_strength(run: Run, title: str, unit: str) -> None:
+    """Draw the win rates, ``unit`` by ``unit``, into ``plots/strength.png``, where there are any."""
+    from malib_lite.runtime.plots import plot_curves
+
+    curves = {
+        f"against {name}": [(r["step"], r[f"win_rate_{name}"]) for r in run.reports if f"win_rate_{name}" in r]
+        for name in OPPONENTS
+    }
+    if curves := {name: points for name, points in curves.items() if points}:
+        path = run.folder.path / "plots" / "strength.png"
+        plot_curves(path, title, unit, "win rate, mean over seats", curves, y_range=(0.0, 1.0))
+
+
 def in_words(values: Mapping[str, float]) -> str:
     """The win rates, for the console; empty where there are none."""
     rates = [f"{name} {values[f'win_rate_{name}']:.2f}" for name in OPPONENTS if f"win_rate_{name}" in values]
