@@ -1,5 +1,8 @@
 """What a run of populations leaves for people: names, tables, standings, plots."""
 
+import json
+import re
+import shlex
 import warnings
 
 import numpy as np
@@ -156,10 +159,36 @@ def test_illegal_actions_stay_empty_and_games_without_names_have_no_tables():
 
 def test_the_report_says_what_was_reached_and_who_is_strong(kuhn):
     text = (kuhn / "report.md").read_text()
-    assert "| value to player_0   |  -0.0556 |" in text and "| NashConv " in text
+    assert re.search(r"\| value to player_0 +\| -0\.0556 \|", text) and re.search(r"\| NashConv +\| +0 \|", text)
     assert text.count("### player_") == 2 and "(exact)" in text and "alpha-rank" in text
     for name in ("nash_conv", "mixtures", "payoffs"):
         assert (kuhn / "plots" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_the_report_has_its_origin_the_plots_and_who_plays(kuhn):
+    text, manifest = (kuhn / "report.md").read_text(), json.loads((kuhn / "manifest.json").read_text())
+    assert manifest["started"][:10] in text and manifest["host"]["processor"] in text
+    assert shlex.join(manifest["command"][1:]) in text
+    for path in (kuhn / "plots").iterdir():
+        assert f"(plots/{path.name})" in text
+    numbers = re.findall(r"NashConv[^|]*\|\s*(\S+) \|", text)
+    assert numbers and all(len(number) <= 7 for number in numbers)  # no 5.551115123125783e-17
+    for part in text.split("### player_")[1:]:
+        mixtures = [float(row.split("|")[2]) for row in part.splitlines() if row.startswith("| policy-")]
+        assert mixtures == sorted(mixtures, reverse=True) and mixtures[0] > 0.0
+
+
+def test_the_report_has_the_best_mixtures_where_they_are_not_the_last(tmp_path):
+    exact = {"oracle": "exact", "opponents": "naive", "max_iteration": 4}
+    summary = train(tmp_path, scenario="self_play", env="matrix/rock_paper_scissors", self_play=exact)
+    assert summary["best"]["iteration"] == 0 and summary["nash_conv"] == 2.0
+    assert re.search(r"best NashConv \(.*generation 0\)\s+\|\s+0 \|", (tmp_path / "report.md").read_text())
+
+
+def test_the_strategies_have_the_best_mixtures_where_they_are_not_the_last(tmp_path):
+    exact = {"oracle": "exact", "opponents": "naive", "max_iteration": 5}
+    best = train(tmp_path, scenario="self_play", self_play=exact)["best"]
+    assert f"The best mixtures, of generation {best['iteration']}" in (tmp_path / "strategy.md").read_text()
 
 
 def test_self_play_reports_the_latest_and_the_average(tmp_path):
@@ -167,6 +196,7 @@ def test_self_play_reports_the_latest_and_the_average(tmp_path):
     train(tmp_path, scenario="self_play", self_play=exact)
     text = (tmp_path / "strategy.md").read_text()
     assert text.index("The latest snapshots") < text.index("The average of all snapshots")
+    text = text.partition("The best mixtures")[0]
     latest, average = map(strategies, text.split("The average of all snapshots"))
     assert set(latest["player_0"]["J"].values()) == {0.0, 1.0}
     assert 0.0 < average["player_0"]["J"]["Bet"] < 1.0

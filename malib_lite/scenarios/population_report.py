@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import numpy as np
 from malib_lite.population.population import Population
 from malib_lite.population.standing import standings
 from malib_lite.population.tables import markdown, signed, standing_table, strategy_tables
-from malib_lite.runtime.plots import plot_mixtures, plot_nash_conv, plot_table
+from malib_lite.runtime.plots import FLOOR, plot_mixtures, plot_nash_conv, plot_table
 from malib_lite.scenarios.run import Run
 
 Mixtures = Mapping[str, np.ndarray]  # (P,) by player
@@ -41,7 +44,7 @@ def report_population(
     }
     if all(history.values()):
         plot_mixtures(plots / "mixtures.png", title, unit, history)
-    parts = [f"# {title}\n", _summary(run, population, unit, curves)]
+    parts = [f"# {title}\n", _origin(run.folder.path), _summary(run, population, unit, curves)]
     table = payoff_table(population)
     if table is not None and table[0][0].size > 1:
         payoffs, errors = table
@@ -49,6 +52,10 @@ def report_population(
         exact = population.exact is not None and not errors.any()
         how = "exact" if exact else f"sampled, standard errors up to {errors.max():.3f}"
         parts.append(_members(payoffs, errors, final, how))
+    parts += [f"![{path.stem}](plots/{path.name})\n" for path in sorted(plots.glob("*.png"))]
+    best = population.best
+    if best is not None and not any(_alike(of_players, population.best_mixtures()) for of_players in mixtures.values()):
+        mixtures = {**mixtures, f"The best mixtures, of {unit} {best.step}": population.best_mixtures()}
     strategies = _strategies(population, mixtures)
     if strategies:
         (run.folder.path / "strategy.md").write_text(f"# {title}\n\n{strategies}")
@@ -80,6 +87,16 @@ def _draw_payoffs(plots: Path, title: str, payoffs: np.ndarray, mixtures: Mixtur
         plot_table(plots / name, title, pair, table, [mixtures[player] for player in pair])
 
 
+def _origin(folder: Path) -> str:
+    """What made the run, when and on what, from its manifest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    program, *arguments = manifest["command"] or [""]
+    as_module = program.endswith("malib_lite/train.py")
+    command = shlex.join(["python", *(["-m", "malib_lite.train"] if as_module else [program]), *arguments])
+    started = datetime.fromisoformat(manifest["started"])
+    return f"    {command}\n\nStarted {started:%Y-%m-%d %H:%M} UTC, on {manifest['host']['processor']}.\n"
+
+
 def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, str]) -> str:
     last = {name: value for report in run.reports for name, value in report.items()}  # the latest of each
     rows = [[f"{unit}s", str(last["step"])], ["environment steps", f"{run.env_steps:,}"]]
@@ -87,15 +104,42 @@ def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, s
     rows += [[f"value to {p}", signed(last[f"{p}/value"], 4)] for p in population.players if f"{p}/value" in last]
     for name, label in curves.items():
         if name in last:
-            what = "NashConv" if label == "NashConv" else f"NashConv, {label}"
-            rows.append([what, f"{abs(last[name]):.2e}" if abs(last[name]) < 1e-4 else f"{last[name]:.4f}"])
+            rows.append(["NashConv" if label == "NashConv" else f"NashConv, {label}", _nash_conv(last[name])])
+    if (best := population.best) is not None:
+        which = "" if curves.get(best.metric) in (None, "NashConv") else f"{curves[best.metric]}, "
+        rows.append([f"best NashConv ({which}{unit} {best.step})", _nash_conv(best.nash_conv)])
+    if "nash_conv_lower_bound" in last:
+        rows.append(["NashConv, lower bound", _nash_conv(last["nash_conv_lower_bound"])])
+    rows += [
+        [f"win rate against {name.removeprefix('win_rate_')} players", f"{value:.2f}"]
+        for name, value in last.items()
+        if name.startswith("win_rate_")
+    ]
     return markdown(["", ""], rows)
+
+
+def _nash_conv(value: float) -> str:
+    """Four digits; what is rounding is zero."""
+    return f"{value:.4g}" if value >= FLOOR else "0"
 
 
 def _members(payoffs: np.ndarray, errors: np.ndarray, mixtures: Mixtures, how: str) -> str:
     by_player = standings(payoffs, errors, mixtures)
-    text = f"## Strongest members\n\nBy the payoffs between all members ({how}); policy-0 is the oldest.\n"
-    return text + "".join(f"\n### {player}\n\n{markdown(*standing_table(rows))}" for player, rows in by_player.items())
+    text = (
+        "## Members\n\nThose that are played most first, then the strongest of the others, by the payoffs between all "
+        f"members ({how}); policy-0 is the oldest.\n"
+    )
+    for player, rows in by_player.items():
+        played_first = sorted(
+            rows, key=lambda each: -round(each.mixture, 3)
+        )  # those that are played alike stay in order
+        text += f"\n### {player}\n\n{markdown(*standing_table(played_first))}"
+    return text
+
+
+def _alike(some: Mixtures, others: Mixtures) -> bool:
+    """Whether mixtures are the same but for what nobody would see in a table."""
+    return all(np.abs(some[player] - others[player]).max() < 5e-4 for player in some)
 
 
 def _strategies(population: Population, mixtures: Mapping[str, Mixtures]) -> str:
