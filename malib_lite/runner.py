@@ -33,6 +33,7 @@ from malib_lite.runtime.metrics import MetricsWriter
 from malib_lite.runtime.processes import ProcessRuntime
 from malib_lite.runtime.run_folder import RunFolder
 from malib_lite.runtime.shared_memory import SharedFolder, sweep
+from malib_lite.scenarios.checkpoints import Checkpoints
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
 
@@ -133,7 +134,10 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         workers = RolloutWorkerManager(
             runtime, scenario.num_workers, rollout.num_eval_threads, rollout.inference_server == "pipe"
         )
-        run = Run(runtime, training, workers, folder, members, console, metrics)
+        run = Run(
+            runtime, training, workers, folder, members, console, metrics,
+            Checkpoints(folder, members, scenario.training.keep_checkpoints),
+        )  # fmt: skip
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
         yield run
 

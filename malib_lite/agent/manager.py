@@ -27,6 +27,7 @@ class TrainingManager:
         self.versions: dict[str, int] = dict.fromkeys(learners, 0)  # of the policy that learns
         self.rounds = 0  # rounds that every ring has seen
         self.legs = 0  # calls of advance
+        self._saved: list[Member] = []  # since they were taken
 
     @staticmethod
     def actor(runtime_id: str) -> str:
@@ -101,7 +102,14 @@ class TrainingManager:
     def save(self, policies: Mapping[str, str]) -> dict[str, Member]:
         """Make pool members of what policies (ids by runtime id) have learnt so far."""
         saved = self._ask("save", policies)
-        return {runtime_id: Member.parse(member) for runtime_id, member in saved.items()}
+        members = {runtime_id: Member.parse(member) for runtime_id, member in saved.items()}
+        self._saved += members.values()
+        return members
+
+    def take_saved(self) -> list[Member]:
+        """The members that were saved since the last call."""
+        saved, self._saved = self._saved, []
+        return saved
 
     def retire(self, policies: Mapping[str, str]) -> None:
         """Forget policies that will not learn any more."""

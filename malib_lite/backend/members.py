@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +69,11 @@ class MemberFolder:
         if digest_of(arrays) != digest:
             raise DamagedMember(f"{self._file(digest)} is not what its name says")
         return arrays
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Remove members that nobody will ask for any more; those that are not there are no fault."""
+        for digest in digests:
+            self._file(digest).unlink(missing_ok=True)
 
     def _file(self, digest: str) -> Path:
         return self.path / f"{digest}.safetensors"

@@ -279,7 +279,7 @@ class LeagueScenario(Scenario):
         state = {"generation": generation, **self.population.state_dict(), "league": self.league.state_dict()}
         ratings = {name: rating._asdict() for name, rating in self.ratings.items()}
         state |= {"exhibition": self.exhibition.state_dict(), "ratings": ratings}
-        run.folder.write_json("checkpoints/state.json", state)
+        run.checkpoint(state)
         run.report(generation, values)
         quality = in_words(values)
         if "nash_conv" in values:

@@ -74,7 +74,7 @@ class MARLScenario(Scenario):
     def _save(self, run: Run, learners: Mapping[str, str], leg: Leg) -> dict[str, Member]:
         members = run.training.save(learners)
         policies = {runtime_id: member.digest for runtime_id, member in members.items()}
-        run.folder.write_json("checkpoints/state.json", {"env_steps": leg.env_steps, "policies": policies})
+        run.checkpoint({"env_steps": leg.env_steps, "policies": policies})
         return members
 
     def _values(self, leg: Leg) -> dict[str, Any]:

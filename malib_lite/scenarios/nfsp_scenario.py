@@ -126,7 +126,7 @@ class NFSPScenario(Scenario):
             if best:
                 quality["nash_conv_best"] = best["nash_conv"]
             state = {"env_steps": leg.env_steps, "policies": digests, "best": best}
-            run.folder.write_json("checkpoints/state.json", state)
+            run.checkpoint(state)
             result = self._returns(run, members) if leg.is_last and not quality else quality
             run.report(leg.env_steps, {**_values(leg), **result})
             run.console.say(_line(leg, quality))

@@ -238,7 +238,7 @@ class PopulationScenario(Scenario):
             self._payoff_files.append(f"payoffs-{iteration}.safetensors")
             run.folder.write_arrays(f"checkpoints/{self._payoff_files[-1]}", new)
         state = {"iteration": iteration, **self.population.state_dict(), "payoffs": self._payoff_files}
-        run.folder.write_json("checkpoints/state.json", state, indent=None)
+        run.checkpoint(state, indent=None)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

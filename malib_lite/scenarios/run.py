@@ -17,6 +17,7 @@ from malib_lite.runtime.actors import Runtime
 from malib_lite.runtime.console import Console
 from malib_lite.runtime.metrics import MetricsWriter, Reports
 from malib_lite.runtime.run_folder import RunFolder
+from malib_lite.scenarios.checkpoints import Checkpoints
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Run:
     members: MemberFolder
     console: Console
     metrics: MetricsWriter
+    checkpoints: Checkpoints
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0
@@ -90,6 +92,10 @@ class Run:
         self.env_crashes += books.env_crashes
         if books.env_crashes:
             self.console.say(f"environment processes that died and were replaced: {books.env_crashes} (see logs/)")
+
+    def checkpoint(self, state: Mapping[str, Any], indent: int | None = 1) -> None:
+        """Write what has been reached; policies that nothing refers to any more go after a while."""
+        self.checkpoints.write(state, self.training.take_saved(), indent)
 
     def report(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float] | None = None) -> None:
         """Write one report to the metrics, with what the sync modes did and how fast it went since the last one."""

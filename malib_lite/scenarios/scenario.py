@@ -17,7 +17,7 @@ from malib_lite.agent.async_agent import AsyncAgent
 from malib_lite.agent.independent_agent import IndependentAgent
 from malib_lite.agent.sync_config import SyncConfig
 from malib_lite.agent.team_agent import TeamAgent
-from malib_lite.config import ConfigError, build, config, option, suggest, to_dict
+from malib_lite.config import ConfigError, PositiveInt, build, config, option, suggest, to_dict
 from malib_lite.contracts.devices import known_devices
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import Creator, describe_environment
@@ -49,6 +49,10 @@ class TrainingConfig(SyncConfig):
         None, "IndependentAgent, TeamAgent, AsyncAgent, or a class of your own; None: the one that the algorithm needs"
     )
     device: str = option("cpu", "where policies learn: cpu, cuda (the first GPU), cuda:1; they play on the CPU")
+    keep_checkpoints: PositiveInt = option(
+        20,
+        "checkpoints whose policies stay on disk; what a population, a league or a best mixture refers to stays anyway",
+    )
     trainer_config: Any = option(None, "fields of the trainer's configuration; the algorithm documents them")
     custom_config: dict[str, Any] = option({}, "kept for programs written for MALib")
 
@@ -238,6 +242,7 @@ class Scenario(ABC):
                 "type": getattr(self.training.type, "__name__", self.training.type),
                 **{field.name: getattr(self.training, field.name) for field in dataclasses.fields(SyncConfig)},
                 "device": self.training.device,
+                "keep_checkpoints": self.training.keep_checkpoints,
             },
             "stopping": to_dict(self.stopping),
         }
