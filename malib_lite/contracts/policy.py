@@ -39,6 +39,7 @@ class Policy(nn.Module):
     """
 
     stochastic: ClassVar[bool] = False  # the policy proper is a distribution; its mode would be another policy
+    tells_alike_apart: ClassVar[bool] = False  # knows information sets by their numbers, see :meth:`tabulate`
     model_class: ClassVar[type]  # made with malib_lite.config.config: what ``model_config`` may say
 
     def __init__(
@@ -114,6 +115,16 @@ class Policy(nn.Module):
     ) -> torch.Tensor:
         """The distribution that :meth:`compute_action` draws from, (B, A), for Discrete actions."""
         raise NotImplementedError(f"{type(self).__name__} has no finite action distribution")
+
+    def tabulate(
+        self, observations: torch.Tensor, act_mask: torch.Tensor | None = None, evaluate: bool = False
+    ) -> torch.Tensor:
+        """:meth:`action_probs` of all that an agent can see, (I, A): its information sets in the order of the game's
+        exact form, and whatever is seen beside.
+
+        A policy that knows information sets by their numbers says by this what it does in those that look alike.
+        """
+        return self.action_probs(observations, act_mask, evaluate)
 
     def export_state(self) -> dict[str, np.ndarray]:
         """A copy of the ``state_dict`` as arrays: what is published, pooled and saved. Never a reference."""

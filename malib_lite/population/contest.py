@@ -16,6 +16,7 @@ from malib_lite.backend.members import Member, MemberCache, MemberFolder
 from malib_lite.contracts.exact import ExactGame
 from malib_lite.population.cross_play import Lineup
 from malib_lite.population.exploitability import ExactEvaluator
+from malib_lite.population.tabular_policy import check_playable
 from malib_lite.rollout.books import Books
 from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
@@ -99,13 +100,21 @@ def sampled_contest(
     num_envs: int,
     seed: int,
 ) -> dict[Lineup, Played]:
-    """Play ``num_episodes`` of each lineup."""
+    """Play ``num_episodes`` of each lineup.
+
+    Raises:
+        ConfigError: a contestant has tables that cannot be played in these environments.
+    """
     description = table.env_description
     root = np.random.SeedSequence(seed)
     vector = vectorise(description, min(num_envs, num_episodes), root.spawn(1)[0], table.max_step)
     environments = make_uniform(vector, table.groups, table.agent_ids)
     results = {}
     try:
+        for contestant in contestants:
+            for player, agents in table.groups.items():
+                some = contestant.cache.get(next(iter(contestant.pools[player])))
+                check_playable(dict.fromkeys(agents, some), environments)
         sampler = Sampler(environments, table.groups, LocalInference({}), 1, whole_episodes=True, placings=True)
         for lineup in lineups:
             generator = np.random.default_rng(np.random.SeedSequence([seed, *lineup]))

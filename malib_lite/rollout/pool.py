@@ -124,7 +124,7 @@ def tabulate(policy: Policy, observations: np.ndarray, masks: np.ndarray | None,
     """Action probabilities (I, A) float64 of a policy for each of I observations: one forward pass."""
     with torch.inference_mode():
         mask = None if masks is None else torch.from_numpy(masks)
-        probabilities = policy.action_probs(torch.from_numpy(observations), mask, evaluate).double().numpy()
+        probabilities = policy.tabulate(torch.from_numpy(observations), mask, evaluate).double().numpy()
     return probabilities / probabilities.sum(axis=-1, keepdims=True)
 
 

@@ -15,8 +15,10 @@ from malib_lite.population.exploitability import ExactEvaluator, exact_game
 from malib_lite.population.meta_solvers import is_constant_sum
 from malib_lite.population.payoff_manager import JointChoice
 from malib_lite.population.population import Objective, Population
-from malib_lite.population.tabular_policy import TabularPolicy
+from malib_lite.population.tabular_policy import TabularPolicy, check_playable
 from malib_lite.rollout.rolloutworker import PolicySpec
+from malib_lite.rollout.uniform_agents import make_uniform
+from malib_lite.rollout.vector_env import vectorise
 from malib_lite.scenarios.oracles import ExactOracle, LearntOracle, Oracle, Responses
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
@@ -259,7 +261,8 @@ class PopulationScenario(Scenario):
         """The game can be solved, as ``option`` asks for."""
         if self._exact_game() is None:
             raise ConfigError(
-                f"{option}: only for small games with one agent per player and policies without memory; "
+                f"{option}: only for small games in which no player forgets anything, with one agent per player and "
+                "policies without memory; "
                 f"{self.env_description['creator']} offers no exact form here"
             )
 
@@ -301,6 +304,21 @@ class PopulationScenario(Scenario):
             observation_space, action_space = self.spaces(agent)
             observations = {"observations": game.information_sets(agent)[0]}
             self.policies[player] = PolicySpec(TabularPolicy, observation_space, action_space, {}, observations)
+        if self.plays:
+            self._check_tables()
+
+    def _check_tables(self) -> None:
+        """The tables can be played, as sampled payoffs ask for."""
+        agents = {agent: self.policies[player] for player, (agent,) in self.groups.items()}
+        if self.rollout.use_subproc_env:
+            check_playable(agents)
+            return
+        vector = vectorise(self.env_description, 1, 0, self.rollout.max_step)
+        environments = make_uniform(vector, self.groups, self.rollout.agent_ids)
+        try:
+            check_playable(agents, environments)
+        finally:
+            environments.close()
 
 
 def _pays_alike(game: ExactGame) -> bool:
