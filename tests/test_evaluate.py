@@ -311,3 +311,25 @@ def test_without_nash_conv_there_is_no_best_mixture(tmp_path):
     train(tmp_path, scenario="marl", env="open_spiel/kuhn_poker", steps=256, rollout=rollout)
     with pytest.raises(ConfigError, match=r"@best.*did not know its NashConv"):
         evaluate([f"{tmp_path}@best"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"mixtures": {"player_0": [1.0]}},
+        {"mixtures": {"player_0": [1.0], "player_1": [0.5]}},
+        {"mixtures": {"player_0": [1.0], "player_1": [2.0, -1.0]}},
+        {"mixtures": {"player_0": [1.0], "player_1": [float("nan")]}},
+        {"mixtures": {"player_0": [1.0], "player_1": [0.01] * 100}},
+        {"policies": {"player_0": "none"}},
+        {"policies": 3},
+        [1],
+        {"step": 1},
+    ],
+)
+def test_damaged_best_mixtures_are_a_sentence(runs, tmp_path, damage):
+    folder = shutil.copytree(runs / "circles", tmp_path / "run")
+    state = json.loads((folder / "checkpoints" / "state.json").read_text())
+    (folder / "checkpoints" / "state.json").write_text(json.dumps({**state, "best": damage}))
+    with pytest.raises(ConfigError, match="cannot be read as a run folder"):
+        evaluate([f"{folder}@best"])

@@ -58,17 +58,10 @@ class SavedPopulation:
             if "policies" in state:
                 members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
                 mixtures = {player: np.ones(1) for player in members}
-                best = {
-                    p: {Member(p, digest): 1.0} for p, digest in (state.get("best") or {}).get("policies", {}).items()
-                }
             else:
                 members = {player: list(map(Member.parse, texts)) for player, texts in state["members"].items()}
                 mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
-                # Members that have come since are not in the best mixtures.
-                of_best = {
-                    p: np.array(each, np.float64) for p, each in state.get("best", {}).get("mixtures", {}).items()
-                }
-                best = {player: _pool(members[player][: len(each)], each) for player, each in of_best.items()}
+            best = _best(state.get("best"), members)
             payoffs = PayoffManager(list(members))
             if files := state.get("payoffs"):  # self-play fills in none, for example
                 payoffs.expand([len(of_player) for of_player in members.values()])
@@ -79,7 +72,7 @@ class SavedPopulation:
         complete = any(payoffs.sizes) and not payoffs.missing()
         return SavedPopulation(
             path, config, members, mixtures,
-            payoffs.recorded if complete else None, payoffs.errors if complete else None, best or None,
+            payoffs.recorded if complete else None, payoffs.errors if complete else None, best,
         )  # fmt: skip
 
     def pools(self, choice: str) -> dict[str, dict[Member, float]]:
@@ -116,6 +109,30 @@ class SavedPopulation:
 def _mixture(strategy: Mapping[str, Any]) -> np.ndarray:
     probabilities = np.array(strategy["probabilities"], np.float64)
     return probabilities if probabilities.sum() > 0.0 else np.full(len(probabilities), 1.0 / len(probabilities))
+
+
+def _best(
+    saved: Mapping[str, Any] | None, members: Mapping[str, list[Member]]
+) -> dict[str, dict[Member, float]] | None:
+    """The pools of least NashConv; None where it was not known.
+
+    Raises:
+        ValueError: they are of other players, or a mixture is none.
+    """
+    if not saved:
+        return None
+    of_players = saved["policies"] if "policies" in saved else saved["mixtures"]
+    if list(of_players) != list(members):
+        raise ValueError(f"the best mixtures are of {', '.join(of_players)}, the players are {', '.join(members)}")
+    if "policies" in saved:
+        return {player: {Member(player, digest): 1.0} for player, digest in of_players.items()}
+    pools = {}
+    for player, probabilities in of_players.items():
+        mixture = np.array(probabilities, np.float64)
+        if not (np.isfinite(mixture).all() and (mixture >= 0.0).all() and abs(mixture.sum() - 1.0) < 1e-6):
+            raise ValueError(f"the best mixture of {player} is no distribution")
+        pools[player] = _pool(members[player][: len(mixture)], mixture)  # there may be newer members
+    return pools
 
 
 def _pool(members: list[Member], mixture: np.ndarray) -> dict[Member, float]:
