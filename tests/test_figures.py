@@ -3,7 +3,7 @@
 import json
 import math
 import types
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -116,11 +116,11 @@ def test_a_meta_solver_that_only_payoffs_choose_is_in_the_metrics(tmp_path):
 
 
 def test_the_manifest_says_when_and_on_what(tmp_path):
-    before = datetime.now(UTC)
+    before = datetime.now(timezone.utc)
     train(tmp_path, scenario="psro", env="open_spiel/kuhn_poker", psro={"oracle": "exact"}, iterations=1)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     started = datetime.fromisoformat(manifest["started"])
-    assert before.replace(microsecond=0) <= started <= datetime.now(UTC)
+    assert before.replace(microsecond=0) <= started <= datetime.now(timezone.utc)
     host = manifest["host"]
     assert host["processor"] and host["cores"] >= 1
     assert host["torch_cpu_capability"] == torch.backends.cpu.get_cpu_capability()

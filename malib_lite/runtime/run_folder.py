@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,7 +56,7 @@ class RunFolder:
                 "malib_lite": __version__,
                 "python": platform.python_version(),
                 "platform": platform.platform(),
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "host": describe_host(),
                 "packages": dict(sorted(versions.items())),
                 "seed": seed,
