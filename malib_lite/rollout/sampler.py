@@ -45,8 +45,7 @@ class Sampler:
     """E environments in which some runtime ids learn and the others play from pools.
 
     The loop of a fragment: ``play`` with one slot per learner. It is part of a task, which waits where the inference
-    does. Episodes go on from fragment to fragment; pool members
-    are drawn when an episode begins and kept to its end.
+    does. Episodes go on from fragment to fragment; pool members are drawn when an episode begins and kept to its end.
     """
 
     def __init__(
@@ -119,13 +118,15 @@ class Sampler:
         # With whole episodes all have ended by now, but where one overran the last fragment: that one goes on.
         if not self._views or (self._whole_episodes and self.environments.finished.all()):
             self._begin_episodes(np.ones(self.environments.num_envs, bool))
-        # A learner that hardly ever gets a turn must not keep the others waiting: the fragment ends all the same.
-        for _ in range(_MAX_STEPS_PER_DECISION * self._capacity):
+        for steps in range(1, 1 + _MAX_STEPS_PER_DECISION * self._capacity):
             yield from self._step()
             pulse()
             rooms = [learner.recorder.room for learner in self.learners.values()]
             finished = self.environments.finished
-            enough = self._capacity - min(rooms) >= self._num_decisions
+            decisions = self._capacity - min(rooms)
+            # Where learners hardly ever get a turn, it ends all the same; after none at all, there may be none to come.
+            patience = _MAX_STEPS_PER_DECISION if decisions else 1
+            enough = max(decisions, steps // patience) >= self._num_decisions
             if min(rooms) <= 0 or (enough and not self._whole_episodes):
                 break
             if enough:  # whole episodes: let those under way end, begin no other
