@@ -2,7 +2,10 @@
 
 import collections
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pyspiel
@@ -1016,3 +1019,53 @@ def test_a_game_whose_states_cannot_be_copied_is_stepped_all_the_same():
     while not ended.all():
         venv.step({"player_0": view.action_mask.argmax(1)})
         ended |= view.terminated
+
+
+NOISY = "add_noise(epsilon=0.5,game=kuhn_poker(),seed=1)"
+
+
+def payoffs_by_history(env_id, seed, compiled):
+    """What every end that is met pays the first player, by what it showed and did."""
+    venv = vectorise(env_desc_gen(env_id=env_id, compiled=compiled), 64, seed)
+    rng, paid = np.random.default_rng(seed), {}
+    for _ in range(5):
+        views, path = venv.reset(everywhere(venv)), [()] * 64
+        while not venv.finished.all():
+            running, actions = ~venv.finished, {agent: rng.integers(2, size=64) for agent in views}  # all is legal
+            for i in np.flatnonzero(running):
+                (agent,) = (agent for agent, view in views.items() if view.acting[i])
+                path[i] += (views[agent].observation[i].tobytes(), actions[agent][i])
+            views = venv.step(actions)
+            for i in np.flatnonzero(running & venv.finished):
+                paid.setdefault(path[i], set()).add(float(views["player_0"].reward[i]))
+    return paid
+
+
+@pytest.mark.parametrize("env_id", [NOISY, f"misere(game={NOISY})"])
+def test_payoffs_that_are_drawn_late_are_drawn_once_for_all(env_id):
+    """However and in whatever order it is played, an end pays what it pays in the exact form."""
+    first, *others = (payoffs_by_history(env_id, seed, compiled) for seed in (0, 1) for compiled in (True, False))
+    assert len(first) == 30 and all(len(payoffs) == 1 for payoffs in first.values())  # 6 deals, 5 ends each
+    assert len(set().union(*first.values())) > 25  # the noise is drawn for each end
+    for other in others:
+        assert other == first
+    code = f"from test_open_spiel import *; print(sorted(map(repr, payoffs_by_history({env_id!r}, 3, False).values())))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=os.path.dirname(__file__), capture_output=True, text=True)
+    assert done.stdout.strip() == str(sorted(map(repr, first.values())))
+
+
+def test_noise_of_a_game_that_is_too_large_to_draw_beforehand_is_refused():
+    with pytest.raises(ConfigError, match="add_noise draws a payoff when an end of the game is first reached"):
+        OpenSpielEnv(env_id="add_noise(epsilon=0.5,game=tic_tac_toe(),seed=1)")
+
+
+def test_what_repeated_poker_pays_adds_up():
+    """It calls itself a game that pays in the end; an episode's rewards add up to its returns all the same."""
+    game = pyspiel.load_game("repeated_leduc_poker")
+    assert game.get_type().reward_model == pyspiel.GameType.RewardModel.TERMINAL
+    env, rng, paid = OpenSpielEnv(env_id="repeated_leduc_poker"), np.random.default_rng(0), 0
+    for seed in range(20):
+        play(env, rng, seed=seed)
+        assert list(env.episode_returns.values()) == pytest.approx(env._state.returns(), abs=1e-9)
+        paid += any(env._state.returns())
+    assert paid > 10

@@ -17,12 +17,11 @@ from malib_lite.contracts.exact import ExactGame
 from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.envs.open_spiel.compiled import CompiledVector
 from malib_lite.envs.open_spiel.exact import SequenceFormGame
-from malib_lite.envs.open_spiel.game_tree import compiled_game, expand_game
+from malib_lite.envs.open_spiel.game_tree import compiled_game, drawn_game, expand_game
 from malib_lite.envs.open_spiel.games import (
     action_space,
     agents_of,
     draws_in_secret,
-    load_game,
     next_choices,
     observation_space,
     reseeded,
@@ -57,7 +56,7 @@ class OpenSpielEnv(Environment):
         _settings(env_id, compiled, observation, **unknown)
         super().__init__(env_id=env_id, compiled=compiled, observation=observation)
         self._env_id = env_id
-        self._game = load_game(env_id)
+        self._game = drawn_game(env_id, observation)
         self._observer = make_observer(self._game, env_id, observation)
         if compiled:
             compiled_game(env_id, observation)

@@ -11,7 +11,7 @@ import numpy as np
 import pyspiel
 
 from malib_lite.config import ConfigError
-from malib_lite.envs.open_spiel.games import draws_in_secret, load_game
+from malib_lite.envs.open_spiel.games import draws_in_secret, draws_payoffs_late, load_game
 from malib_lite.envs.open_spiel.observers import Observer, make_observer
 
 CHANCE = -1  # entries of GameTree.player beside the players' numbers
@@ -142,6 +142,24 @@ def expand_game(env_id: str, observation: str | None = None, budget: int = BUDGE
         observation: see :func:`~malib_lite.envs.open_spiel.observers.make_observer`.
     """
     return _expand(env_id, make_observer(load_game(env_id), env_id, observation).kind, budget)
+
+
+def drawn_game(env_id: str, observation: str | None = None) -> pyspiel.Game:
+    """The game to play: one whose payoffs are the same in every process and copy.
+
+    Raises:
+        ConfigError: it draws payoffs only when they are asked for, and has too many ends to ask for all beforehand.
+    """
+    game = load_game(env_id)
+    if not draws_payoffs_late(env_id):
+        return game
+    tree = expand_game(env_id, observation)  # which asks for all of them, always in the same order
+    if tree is None:
+        raise ConfigError(
+            f"'env_id' = '{env_id}': add_noise draws a payoff when an end of the game is first reached, so that every "
+            f"process would play another game; only games of at most {BUDGET:,} histories can be drawn beforehand"
+        )
+    return tree.game
 
 
 def compiled_game(env_id: str, observation: str | None = None) -> GameTree:

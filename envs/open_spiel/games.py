@@ -74,6 +74,19 @@ def draws_in_secret(game: pyspiel.Game) -> bool:
     return bool(game.get_type().chance_mode == pyspiel.GameType.ChanceMode.SAMPLED_STOCHASTIC)
 
 
+def draws_payoffs_late(env_id: str) -> bool:
+    """Whether the game, or one that it is made from, draws the payoff of an end when it is first asked for it.
+
+    ``add_noise`` does (seen in OpenSpiel 2.0.2): with one seed, what an end pays depends on how many were asked before.
+    """
+
+    def holds_noise(parameters: dict[str, Any]) -> bool:
+        parts = (value for value in parameters.values() if isinstance(value, dict))
+        return parameters.get("name") == "add_noise" or any(map(holds_noise, parts))
+
+    return "add_noise(" in env_id and holds_noise(pyspiel.game_parameters_from_string(env_id))
+
+
 def reseeded(game: pyspiel.Game, env_id: str, seed: int) -> pyspiel.Game:
     """The same game with its own random stream begun anew, where it draws in secret; else the game itself."""
     if not draws_in_secret(game):
