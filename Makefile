@@ -5,13 +5,21 @@ BIN = $(VENV)/bin
 SPREAD = -n auto --maxprocesses 8 --dist loadfile# tests go to all cores, those of a file to the same one
 TYPES = .types# the packages as they are imported, for mypy, which does not see through setup.cfg's package_dir
 
-.PHONY: demo test test-slow lint format bench clean
+# tests of floating-point arithmetic: processors differ in the order of sums
+NUMERIC = $(addprefix tests/test_, $(addsuffix .py, a2c algorithms coma ddpg discrete_sac distributions dqn game_tree \
+    gradient_workers inference losses maddpg mappo memory meta_solvers mixers nets noisy normaliser ppo preprocessor \
+    qmix qpg returns sac vtrace))
+
+.PHONY: demo test test-numeric test-slow lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m malib_lite.train psro --env open_spiel/kuhn_poker
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(SPREAD)
+
+test-numeric: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(SPREAD) $(NUMERIC)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(SPREAD) -m slow

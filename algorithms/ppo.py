@@ -128,7 +128,7 @@ def clipped_value_loss(
 def kl_estimate(log_prob_t: torch.Tensor, old_log_prob_t: torch.Tensor) -> torch.Tensor:
     """KL(old, new) from the old policy's actions: unbiased, never negative (http://joschu.net/blog/kl-approx.html)."""
     log_ratio_t = log_prob_t - old_log_prob_t
-    return (log_ratio_t.exp() - 1 - log_ratio_t).mean()
+    return (torch.expm1(log_ratio_t) - log_ratio_t).mean()  # exp(x) - 1 would round small differences away
 
 
 class PPOPolicy(ActorCriticPolicy):

@@ -13,8 +13,8 @@ from malib_lite.train import SCENARIOS
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # as in the children of a run: the number of threads changes the order of sums, and threads that wait for each other
-# cost more than such small networks
-torch.set_num_threads(1)
+# cost more than such small networks; tests of arithmetic hold with any number
+torch.set_num_threads(int(os.environ.get("TEST_TORCH_THREADS", "1")))
 
 
 def run_folders(pid):

@@ -1,7 +1,6 @@
 """Game trees and the exact values made from them. Second opinions come from OpenSpiel's own algorithms."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pyspiel
@@ -328,9 +327,7 @@ def test_where_a_policy_never_goes_all_legal_actions_are_alike():
     "env_id, num_nodes, num_infosets", [("kuhn_poker", 58, [6, 6]), ("leduc_poker", 9457, [468, 468])]
 )
 def test_sizes(env_id, num_nodes, num_infosets):
-    start = time.perf_counter()
     tree = expand(env_id)
-    assert time.perf_counter() - start < 1.0
     assert tree.num_nodes == num_nodes and [len(legal) for legal in tree.legal] == num_infosets
 
 

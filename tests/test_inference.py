@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from arithmetic import rounding
 from fakes import SlowEnv
 from gymnasium import spaces
 from test_system import KUHN, MDP, PSRO, command, group_members, process_id, reported, train, wait_until
@@ -155,14 +156,15 @@ def test_what_a_worker_draws_does_not_depend_on_the_batch(name):
     policy.generator = torch.Generator()
     generators = [torch.Generator().manual_seed(number) for number in range(3)]
     all_hidden = np.concatenate(hidden) if policy.memory_size else None
+    forward = rounding(3 * 64)  # three layers of at most 64 inputs
     for turn in range(3):
         with RowBlocks(policy.generator, generators, sizes):
             action, extras, _ = act_with(policy, np.concatenate(rows), None, False, all_hidden)
         own = [of_worker[turn] for of_worker in alone]
         expected = np.concatenate([a for a, _, _ in own])
-        np.testing.assert_allclose(action, expected, atol=1e-5 if action.dtype.kind == "f" else 0)
+        np.testing.assert_allclose(action, expected, atol=forward if action.dtype.kind == "f" else 0)
         for key in extras:
-            np.testing.assert_allclose(extras[key], np.concatenate([e[key] for _, e, _ in own]), atol=1e-6)
+            np.testing.assert_allclose(extras[key], np.concatenate([e[key] for _, e, _ in own]), atol=forward)
 
 
 def test_whatever_torch_draws_is_drawn_block_by_block():
@@ -298,7 +300,7 @@ def test_three_workers_play_what_they_would_play_by_themselves(batch, settings):
     for own, batched in zip(alone, together, strict=True):
         for name in ("action", "observation", "reward", "terminated", "episode"):
             np.testing.assert_array_equal(valid_rows(batched, name), valid_rows(own, name))
-        np.testing.assert_allclose(valid_rows(batched, "log_prob"), valid_rows(own, "log_prob"), atol=1e-6)
+        np.testing.assert_allclose(valid_rows(batched, "log_prob"), valid_rows(own, "log_prob"), atol=rounding(3 * 64))
         assert len(valid_rows(own, "action")) == NUM_ENVS * NUM_DECISIONS
 
 
@@ -385,7 +387,7 @@ def test_whoever_is_killed_is_replaced(tmp_path, victim):
     for num_lines in (1, 3):
         wait_until(lambda n=num_lines: reported(tmp_path, n))
         os.kill(process_id(tmp_path, victim), signal.SIGKILL)
-    output = main.communicate(timeout=180)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 0, output
     assert output.count(f"{victim} was killed by SIGKILL") == 2 and "started again" in output
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "completed"
@@ -399,10 +401,10 @@ def test_a_server_that_is_killed_too_often_ends_the_run_and_is_named(tmp_path):
     )  # fmt: skip
     wait_until(lambda: reported(tmp_path, 1))
     os.kill(process_id(tmp_path, "inference"), signal.SIGKILL)
-    output = main.communicate(timeout=60)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 1 and "inference was killed by SIGKILL" in output
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
-    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
+    wait_until(lambda: not group_members(main.pid))
 
 
 def test_who_is_ahead_of_the_learner_keeps_nobody_waiting():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from arithmetic import SAME_POLICY_KL, rounding
 from gymnasium import spaces
 
 from malib_lite.algorithms import ppo
@@ -123,10 +124,10 @@ def test_with_one_agent_that_sees_the_state_it_is_ppo(action_space, sees_state):
     )
     batches = next(trainer.minibatches(joint)), next(reference.minibatches(alone))
     (ours, metrics), (theirs, _) = trainer.compute_gradients(batches[0]), reference.compute_gradients(batches[1])
-    assert metrics["kl"] == 0.0 and sum(g.abs().sum() for g in theirs) > 0.1
+    assert metrics["kl"] < SAME_POLICY_KL and sum(g.abs().sum() for g in theirs) > 0.1
     if sees_state:
         for gradient, expected in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0)
+            torch.testing.assert_close(gradient, expected, atol=rounding(128), rtol=0)  # samples and inputs of a layer
     trainer.train(joint)
     reference.train(alone)
     assert same(policy.export_state(), single.export_state()) == sees_state
@@ -243,16 +244,16 @@ def test_statistics_travel_with_the_parameters_and_move_after_the_updates():
     for number in range(2):
         joint = noise(policy, seed=number)
         first = next(iter(trainer.minibatches(joint)))
-        assert trainer.compute_gradients(first)[1]["kl"] == 0.0  # the ratio is 1 when a round arrives
+        assert trainer.compute_gradients(first)[1]["kl"] < SAME_POLICY_KL  # the ratio is 1 when a round arrives
         policy.import_state(before)
         trainer.train(joint)
         before = policy.export_state()
     acting = joint.acting[:-1][joint.valid]
     seen = [noise(make(space, spaces.Discrete(3), team)[0], seed=number) for number in range(2)]
     shown = np.concatenate([s.observation[:-1][s.valid][s.acting[:-1][s.valid]] for s in seen])
-    np.testing.assert_allclose(policy.normaliser.mean, shown.mean(0), atol=1e-6)
+    np.testing.assert_allclose(policy.normaliser.mean, shown.mean(0, dtype=np.float64), atol=1e-6)
     states = np.concatenate([s.state[:-1][s.valid] for s in seen])
-    np.testing.assert_allclose(policy.state_normaliser.mean, states.mean(0), atol=1e-6)
+    np.testing.assert_allclose(policy.state_normaliser.mean, states.mean(0, dtype=np.float64), atol=1e-6)
     assert len(acting) and {key for key in before if "normaliser" in key} == {
         f"{name}normaliser.{key}" for name in ("", "state_", "value_", "reward_") for key in ("mean", "var", "count")
     }

@@ -26,7 +26,7 @@ def start(folder, sync, *more, steps=8000, learners=2, hang_timeout_s=10):
 
 def end(main, folder):
     """What the run said and what it left; it has ended well."""
-    output = main.communicate(timeout=180)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 0, output
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["env_steps"] >= 8000
@@ -90,7 +90,7 @@ def test_who_has_less_to_do_finishes_early(tmp_path, sync):
         tmp_path, sync, "--rollout.batch_mode", "episode", "--trainer.minibatch_size", "16",
         "--stopping.training.max_iteration", "400", steps=1_000_000,
     )  # fmt: skip
-    output = main.communicate(timeout=180)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 0, output
     summary = json.loads((tmp_path / "summary.json").read_text())
     counts = summary["sync"]["agent"]

@@ -60,7 +60,7 @@ run(scenario)
 def test_the_programs_of_the_documents_run(tmp_path, program):
     """Only the numbers of iterations and of steps between them are smaller here."""
     (tmp_path / "program.py").write_text(COMMON.replace("2000", "200") + program)
-    result = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     (summary,) = (tmp_path / "logs" / "run").glob("*/summary.json")
     assert json.loads(summary.read_text())["status"] == "completed"

@@ -183,7 +183,7 @@ def test_a_worker_that_hangs_is_killed_and_named(tmp_path):
 
     scenario = MARLScenario(
         "hang", tmp_path, {"default": ALGORITHM}, describe(SlowEnv, delay_s=1000.0), None,
-        {"num_threads": 1, "hang_timeout_s": 2, "worker_restarts": 0},
+        {"num_threads": 1, "hang_timeout_s": 10, "worker_restarts": 0},
     )  # fmt: skip
     with pytest.raises(ActorFailure, match="rollout-0 was killed by SIGKILL"):
         run(scenario, Console(quiet=True))
@@ -234,7 +234,7 @@ def command(folder, *arguments, workers=1):
     )
 
 
-def wait_until(condition, timeout_s=60.0):
+def wait_until(condition, timeout_s=300.0):
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "nothing happened"
@@ -279,7 +279,7 @@ def test_a_killed_rollout_worker_is_replaced_and_the_run_ends_well(tmp_path):
     for num_lines in (1, 3):
         wait_until(lambda n=num_lines: reported(tmp_path, n))
         os.kill(process_id(tmp_path, "rollout-0"), signal.SIGKILL)
-    output = main.communicate(timeout=120)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 0, output
     assert output.count("rollout-0 was killed by SIGKILL") == 2 and "started again" in output
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -297,7 +297,7 @@ def test_a_killed_gradient_worker_is_replaced_and_the_others_do_not_wait_for_eve
     for num_lines in (1, 3):
         wait_until(lambda n=num_lines: reported(tmp_path, n))
         os.kill(process_id(tmp_path, "gradients-agent-1"), signal.SIGKILL)
-    output = main.communicate(timeout=120)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 0, output
     assert output.count("gradients-agent-1 was killed by SIGKILL") == 2 and "started again" in output
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -308,11 +308,11 @@ def test_a_killed_learner_ends_the_run_and_is_named(tmp_path):
     main = command(tmp_path, *LONG)
     wait_until(lambda: reported(tmp_path, 2))
     os.kill(process_id(tmp_path, "learner-player_1"), signal.SIGKILL)
-    output = main.communicate(timeout=30)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 1 and "learner-player_1 was killed by SIGKILL" in output
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
     assert (tmp_path / "checkpoints" / "state.json").exists()
-    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
+    wait_until(lambda: not group_members(main.pid))
 
 
 @pytest.mark.parametrize(
@@ -322,20 +322,20 @@ def test_interruption_ends_in_order(tmp_path, number, code):
     main = command(tmp_path, *LONG)
     wait_until(lambda: reported(tmp_path, 2))
     (os.killpg if number == signal.SIGINT else os.kill)(main.pid, number)  # Ctrl-C reaches the whole group
-    output = main.communicate(timeout=30)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == code and "interrupted" in output and "Traceback" not in output
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
     assert json.loads((tmp_path / "checkpoints" / "state.json").read_text())["iteration"] >= 1
-    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
+    wait_until(lambda: not group_members(main.pid))
 
 
 def test_an_interruption_while_everybody_imports_is_told_in_a_line(tmp_path):
     main = command(tmp_path, *LONG)
     wait_until(lambda: len(group_members(main.pid)) >= 3)  # multiprocessing's tracker, then the fork server
     os.killpg(main.pid, signal.SIGINT)
-    output = main.communicate(timeout=30)[0]
+    output = main.communicate(timeout=600)[0]
     assert main.returncode == 130 and "interrupted" in output and "Traceback" not in output
-    wait_until(lambda: not group_members(main.pid), timeout_s=5.0)
+    wait_until(lambda: not group_members(main.pid))
 
 
 def test_when_main_is_killed_nothing_is_left(tmp_path):
@@ -344,7 +344,7 @@ def test_when_main_is_killed_nothing_is_left(tmp_path):
     assert len(group_members(main.pid)) >= 5 and len(run_folders(main.pid)) == 1
     main.kill()
     main.wait()
-    wait_until(lambda: not group_members(main.pid) and not run_folders(main.pid), timeout_s=5.0)
+    wait_until(lambda: not group_members(main.pid) and not run_folders(main.pid))
 
 
 def test_when_all_are_killed_at_once_the_next_run_cleans_up_and_says_so(tmp_path, capsys):
