@@ -191,6 +191,11 @@ def test_the_strategies_have_the_best_mixtures_where_they_are_not_the_last(tmp_p
     assert f"The best mixtures, of generation {best['iteration']}" in (tmp_path / "strategy.md").read_text()
 
 
+def test_the_report_of_a_joint_distribution_has_its_gap(tmp_path):
+    gap = train(tmp_path, psro={"oracle": "exact", "meta_solver": "max_entropy_cce"}, iterations=2)["cce_gap"]
+    assert re.search(rf"\| CCE gap +\| +{gap:.4g} \|", (tmp_path / "report.md").read_text())
+
+
 def test_self_play_reports_the_latest_and_the_average(tmp_path):
     exact = {"oracle": "exact", "opponents": "fictitious", "max_iteration": 3}
     train(tmp_path, scenario="self_play", self_play=exact)

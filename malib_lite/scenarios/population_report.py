@@ -108,8 +108,8 @@ def _summary(run: Run, population: Population, unit: str, curves: Mapping[str, s
     if (best := population.best) is not None:
         which = "" if curves.get(best.metric) in (None, "NashConv") else f"{curves[best.metric]}, "
         rows.append([f"best NashConv ({which}{unit} {best.step})", _nash_conv(best.nash_conv)])
-    if "nash_conv_lower_bound" in last:
-        rows.append(["NashConv, lower bound", _nash_conv(last["nash_conv_lower_bound"])])
+    others = {"ce_gap": "CE gap", "cce_gap": "CCE gap", "nash_conv_lower_bound": "NashConv, lower bound"}
+    rows += [[label, _nash_conv(last[name])] for name, label in others.items() if name in last]
     rows += [
         [f"win rate against {name.removeprefix('win_rate_')} players", f"{value:.2f}"]
         for name, value in last.items()
