@@ -685,3 +685,25 @@ def test_without_a_screen_sdl_draws_nowhere_unless_the_user_chose(monkeypatch):
     assert driver(SDL_VIDEODRIVER="x11") == "x11"
     assert driver(DISPLAY=":0") is None
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # for the tests after this one
+
+
+@pytest.mark.parametrize("env_id", ["classic.leduc_holdem_v4", "classic.tictactoe_v3"])
+def test_only_who_is_to_act_has_a_mask_and_keeps_it_when_the_time_is_up(env_id):
+    """Leduc's idle seat is shown the other's legal actions, tic-tac-toe's none at all: neither is its own."""
+    env, rng = made(env_id, parallel_simulate=False), np.random.default_rng(0)
+    for seed in range(5):
+        step = env.begin(seed=seed)
+        while not env.finished:
+            assert list(step.action_masks) == list(step.observations) == [env._env.agent_selection]
+            step = env.advance(choose(env, step, rng))
+    config = {"env_id": env_id, "scenario_configs": {"parallel_simulate": False}}
+    venv = DictVectorEnv(PettingZooEnv, config, [0], 2)
+    views, last = venv.reset(np.ones(1, bool)), {}
+    while not venv.finished.all():
+        (agent,) = (agent for agent, view in views.items() if view.acting[0])
+        last[agent] = (views[agent].observation[0].copy(), views[agent].action_mask[0].copy())
+        views = venv.step({agent: np.array([views[agent].action_mask[0].argmax()])})
+    idle = views[agent]  # who acted last
+    assert idle.truncated[0]
+    np.testing.assert_array_equal(idle.observation[0], last[agent][0])
+    np.testing.assert_array_equal(idle.action_mask[0], last[agent][1])
