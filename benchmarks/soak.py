@@ -66,8 +66,17 @@ class Soak:
     processes: dict[str, list[Sample]] = field(default_factory=dict)  # by name and process id
     folder: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, files, bytes
     shared: list[tuple[float, int, int]] = field(default_factory=list)  # of the run's shared memory
-    reports: int = 0
+    progress: list[tuple[float, int]] = field(default_factory=list)  # seconds, reports
     seconds: float = 0.0
+
+    @property
+    def reports(self) -> int:
+        """How many there were in the end."""
+        return self.progress[-1][1]
+
+    def begin(self, warm_up: int) -> float:
+        """When so many reports were there."""
+        return next(seconds for seconds, reports in self.progress if reports >= warm_up)
 
 
 def tree(root: int) -> list[int]:
@@ -122,8 +131,11 @@ def shared_folders(pids: list[int]) -> set[Path]:
     return found
 
 
-def soak(command: list[str], minutes: float, interval_s: float) -> Soak:
+def soak(command: list[str], minutes: float, interval_s: float, enough: int | None = None) -> Soak:
     """Run a training for a time and sample it.
+
+    Args:
+        enough: reports after which it ends sooner.
 
     Raises:
         RuntimeError: the run ended by itself.
@@ -145,12 +157,15 @@ def soak(command: list[str], minutes: float, interval_s: float) -> Soak:
                     if sample is not None:
                         key = f"{called.get(pid, 'helper')} ({pid})"
                         result.processes.setdefault(key, []).append(sample)
+                metrics = run / "metrics.jsonl"
+                result.progress.append((now, metrics.read_text().count("\n") if metrics.exists() else 0))
+                if enough is not None and result.reports >= enough:
+                    break
                 result.folder.append((now, *count(run)))
                 shared = [count(folder) for folder in shared_folders(pids)]
                 result.shared.append((now, sum(files for files, _ in shared), sum(size for _, size in shared)))
                 time.sleep(interval_s)
             result.seconds = time.monotonic() - started
-            result.reports = (run / "metrics.jsonl").read_text().count("\n")
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()

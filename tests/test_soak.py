@@ -51,9 +51,11 @@ def test_the_verdict_tells_growth_and_descriptors(soak, capsys):
     grows = [soak.Sample(s, int(1e8 + 1e4 * s), int(2e8), 10) for s in seconds]  # 34 MiB/h
     leaks = [soak.Sample(s, int(1e8), int(2e8), 10 + int(s)) for s in seconds]
     level = [soak.Sample(s, int(1e8), int(2e8), 10) for s in seconds]
-    result = soak.Soak({"grows": grows, "leaks": leaks, "level": level}, rows, rows, reports=7, seconds=99.0)
+    result = soak.Soak({"grows": grows, "leaks": leaks, "level": level}, rows, rows, [(99.0, 7)], seconds=99.0)
     faults = soak.judge(result, warm_up=0.25, bound=1.0)
     assert len(faults) == 2
     assert faults[0].startswith("grows grows by 34.") and faults[1].startswith("leaks holds more and more descriptors")
     assert "7 reports" in capsys.readouterr().out
-    assert soak.judge(soak.Soak({"level": level}, rows, [(s, int(s), 9) for s in seconds], seconds=99.0), 0.25, 1.0)
+    assert soak.judge(
+        soak.Soak({"level": level}, rows, [(s, int(s), 9) for s in seconds], [(99.0, 7)], 99.0), 0.25, 1.0
+    )
