@@ -236,7 +236,9 @@ class COMATrainer(Trainer[JointTrajectories, COMABatch]):
         )
         finite(whole.target.mean(), "coma")  # now, or parts of the round that are sound would be learnt from first
         order = torch.randperm(len(whole.target), generator=self.generator).to(self.device)
-        for rows in order.tensor_split(min(c.num_minibatches, len(order))):
+        count = min(c.num_minibatches, len(order))
+        for number, rows in enumerate(order.tensor_split(count), 1):
+            self.batch_used = number / count
             yield COMABatch._make(None if part is None else part[rows] for part in whole)
 
     @torch.no_grad()

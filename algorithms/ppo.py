@@ -163,9 +163,10 @@ class PPOTrainer(Trainer[Trajectories, PPOBatch]):
         sequences = Sequences(batch, c.sequence_length if self.policy.memory_size else 1, self.device)
         whole = {name: sequences.cut(array) for name, array in self._prepare(batch).items()}
         count = max(1, min(sequences.count, round(batch.num_decisions / c.minibatch_size)))
-        for _ in range(c.num_epochs):
+        for epoch in range(c.num_epochs):
             order = torch.randperm(sequences.count, generator=self.generator).to(self.device)
-            for columns in order.tensor_split(count):
+            for number, columns in enumerate(order.tensor_split(count), epoch * count + 1):
+                self.batch_used = number / (c.num_epochs * count)
                 arrays = {name: sequences.pick(array, columns) for name, array in whole.items()}
                 yield PPOBatch(sequences.seen(columns), action_mask=arrays.pop("action_mask", None), **arrays)
                 if c.target_kl is not None and self.last_kl > c.target_kl:

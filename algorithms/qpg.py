@@ -23,7 +23,6 @@ Expected:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -161,9 +160,12 @@ class QPGTrainer(Trainer[Trajectories, QPGBatch]):
         )
         finite(whole.target.mean(), "qpg")  # now, or parts of the round that are sound would be learnt from first
         order = torch.randperm(whole.num_samples, generator=self.generator).to(self.device)
-        for rows in order.tensor_split(max(1, round(len(order) / c.minibatch_size))):
+        count = max(1, round(len(order) / c.minibatch_size))
+        for number, rows in enumerate(order.tensor_split(count)):
             part = QPGBatch._make(None if array is None else array[rows] for array in whole)
-            yield from repeat(part, c.critic_updates)
+            for update in range(1, c.critic_updates + 1):
+                self.batch_used = (number + update / c.critic_updates) / count
+                yield part
 
     @torch.no_grad()
     def _values(self, batch: Trajectories) -> np.ndarray:

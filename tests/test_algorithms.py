@@ -592,6 +592,31 @@ def test_the_learning_rate_falls_to_its_share(name):
     assert seen == pytest.approx([0.1, 0.06, 0.02])
 
 
+@pytest.mark.parametrize("name", LEARNING)
+def test_no_update_of_a_round_that_is_the_whole_horizon_is_without_effect(name):
+    """Schedules run through a round: they begin at 0, end below 1, and parameters move at every update."""
+    settings = {"learning_rate_final": 0.0}
+    policy, trainer = make(name, CARDS, actions_of(name), settings, horizon=96)
+    seen, apply = [], trainer.apply_gradients
+
+    def watched(gradients):
+        before = [parameter.detach().clone() for parameter in trainer.parameters()]
+        metrics = apply(gradients)
+        moved = any(not torch.equal(old, new) for old, new in zip(before, trainer.parameters(), strict=True))
+        seen.append((trainer.progress(), moved))
+        return metrics
+
+    trainer.apply_gradients = watched
+    batch = batch_for(trainer, play(policy))
+    for _ in range(4):
+        trainer.train(batch, 24)
+    progress = [share for share, _ in seen]
+    assert all(moved for _, moved in seen)
+    assert progress[0] == 0.0 and progress == sorted(progress) and progress[-1] < 1.0
+    assert len(progress) % 4 == 0 and progress[len(progress) // 4] == 0.25
+    assert trainer.num_steps == 96 and trainer.progress() == 1.0
+
+
 @pytest.mark.parametrize("tau", [1.0, 0.25])
 def test_the_target_network_follows(tau):
     policy, trainer = make("dqn", CARDS, MOVES, {"tau": tau, "target_update_interval": 2, "learning_rate": 0.1})

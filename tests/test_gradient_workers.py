@@ -141,28 +141,35 @@ class Accumulation:
             self.stores.append(make_store(replica.data_spec(), generator(3, "replica store", *who)))
 
     def minibatches(self, k):
-        for batch in self.stores[k].batches():
-            yield from self.replicas[k].minibatches(batch)
+        """Each with the environment steps of the shard that are behind once it has been learnt from."""
+        count = self.stores[k].num_batches
+        for number, batch in enumerate(self.stores[k].batches()):
+            for minibatch in self.replicas[k].minibatches(batch):
+                yield minibatch, int(ROWS * (number + self.replicas[k].batch_used) / count)
 
     def learn(self, shards):
         for store, fragment in zip(self.stores, shards, strict=True):
             store.add(fragment)
-        self.trainer.advance(ROWS * len(shards))
+        before, total = self.trainer.num_steps, ROWS * len(shards)
+        room, used = self.trainer.room(total), dict.fromkeys(range(len(shards)), 0)
         todo = {k: self.minibatches(k) for k in range(len(shards))}
         while todo:
             rows, counts = [], []
             for k in list(todo):
                 import_networks(self.replicas[k], export_networks(self.trainer))
-                minibatch = next(todo[k], None)
-                if minibatch is None:
+                found = next(todo[k], None)
+                if found is None:
                     del todo[k]
                     continue
+                minibatch, used[k] = found
                 gradients, _ = self.replicas[k].compute_gradients(minibatch)
                 rows.append(np.concatenate([g.numpy().ravel() for g in gradients]))
                 counts.append(minibatch.num_samples)
             if rows:
                 mean = sum(np.float32(count / sum(counts)) * row for row, count in zip(rows, counts, strict=True))
                 self.trainer.apply_gradients(unflatten(torch.from_numpy(mean), self.trainer.parameters()))
+                self.trainer.advance(before + room * sum(used.values()) // total - self.trainer.num_steps)
+        self.trainer.advance(before + total - self.trainer.num_steps)
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -44,13 +44,14 @@ class Alone(Learning):
         """Put the next shard into the store."""
 
     def _learn_from(self, shard: ShardOfRound, trainee: Trainee, stretch: Stretch, means: Means) -> None:
-        trainer = trainee.trainer
-        trainer.advance(shard.env_steps)
-        for batch in trainee.store.batches():
+        trainer, store = trainee.trainer, trainee.store
+        before, room, count = trainer.num_steps, trainer.room(shard.env_steps), store.num_batches
+        for number, batch in enumerate(store.batches()):
             if not stretch.is_enough(trainer):
                 self._row.pulse()
                 with kept_if_bad(batch, self._bad_batches):
-                    means.add(trainer.train(batch))
+                    means.add(trainer.train(batch, room * (number + 1) // count - room * number // count))
+        trainer.advance(before + shard.env_steps - trainer.num_steps)
         self._intake.release()
 
 

@@ -29,13 +29,14 @@ class ConductsRounds(Learning):
             shards = yield from conductor.shards()
             waited_s += time.monotonic() - began
             decisions += sum(shard.decisions for shard in shards)
-            trainer.advance(sum(shard.env_steps for shard in shards))
-            conductor.begin(trainer, BSP(range(conductor.num_workers)), trainee.publish_networks, means)
+            sync = BSP(range(conductor.num_workers))
+            conductor.begin(trainer, sync, trainee.publish_networks, means, shards=shards)
             while not conductor.is_over:
                 updates = trainer.num_updates
                 if not conductor.turn(stop=stretch.is_enough(trainer)):
                     yield
                 self._row.add(updates=trainer.num_updates - updates)
+            conductor.settle()
             trainee.publish()
             self._row.add(step=1)
         return Outcome(decisions, waited_s, conductor.tally, conductor.timeline)
@@ -73,7 +74,6 @@ class ConductsFreely(Learning):
             while conductor.arrived:
                 shard = conductor.arrived.popleft()
                 decisions += shard.decisions
-                trainer.advance(shard.env_steps)
             while conductor.used_up:
                 used += conductor.used_up.popleft()
                 self._row.add(step=1)
@@ -86,6 +86,7 @@ class ConductsFreely(Learning):
                 conductor.stop()
             if not progress:
                 yield
+        conductor.settle()
         if trainer.num_updates > published:
             trainee.publish()  # what came after the last version
         return Outcome(decisions, 0.0, conductor.tally, conductor.timeline)

@@ -54,6 +54,7 @@ class _Gradient(NamedTuple):
     row: np.ndarray  # (P,) float32
     num_samples: int
     version: int  # of the networks that it was computed on
+    steps_used: int  # environment steps of its worker's shard that are behind with it
 
 
 class Conductor:
@@ -81,18 +82,27 @@ class Conductor:
         publish: Callable[[], int],
         means: Means,
         longest_iteration_s: float | None = None,
+        shards: Sequence[Shard] = (),
     ) -> None:
         """Conduct another stretch of training.
+
+        The trainer advances, by what has been used of the shards, whenever gradients have been applied.
 
         Args:
             sync: whose members are those whose shards are there.
             publish: makes the networks known to the workers; returns their version.
             means: where metrics go.
             longest_iteration_s: an iteration that lasts longer is interrupted; None: never.
+            shards: of a round, in the workers' order; none where workers get one after the other.
         """
         self._trainer, self._sync, self._publish, self._means = trainer, sync, publish, means
         self._longest_s = longest_iteration_s
         self._version = publish()
+        self._open = {worker: shard.env_steps for worker, shard in enumerate(shards)}  # shards that are learnt from
+        self._used: dict[int, int] = {}  # environment steps of each of them
+        self._finished = 0  # environment steps of shards that are used up
+        self._before, self._total = trainer.num_steps, sum(self._open.values())
+        self._room = trainer.room(self._total)
         self._gradients: dict[tuple[int, int], _Gradient] = {}
         self._busy: dict[int, float] = {}  # when workers that have a permit, and have not submitted, got it
         self._interrupted: dict[int, float] = {}  # when workers that compute in vain were interrupted
@@ -110,6 +120,12 @@ class Conductor:
     def is_over(self) -> bool:
         """Whether all workers have left."""
         return len(self._gone) == self.num_workers
+
+    def settle(self) -> None:
+        """Whatever is left of shards counts as learnt from."""
+        for worker in list(self._open):
+            self._finish(worker)
+        self._trainer.advance(max(0, self._before + self._finished - self._trainer.num_steps))
 
     def shards(self) -> Generator[None, None, list[Shard]]:
         """Wait until every worker has its shard of a round; in the workers' order."""
@@ -173,7 +189,9 @@ class Conductor:
             return False
         kind, meta = record.meta["sequence"], record.meta
         if kind == SHARD_IS_HERE:
-            self.arrived.append(_shard(record))
+            shard = _shard(record)
+            self.arrived.append(shard)
+            self._open[worker], self._used[worker] = shard.env_steps, 0
             if worker not in self._sync.clocks:
                 self._sync.join(worker)
         elif kind == BACK:
@@ -181,13 +199,14 @@ class Conductor:
             self._welcome_back(worker)
         elif kind == SHARD_IS_USED_UP:
             self.used_up.append(meta["rows"])
+            self._finish(worker)
         elif kind == GONE:
             self._gone.add(worker)
             self._busy.pop(worker, None)
             self._apply(self._sync.leave(worker))
         elif self._sync.expects(worker, kind):
             row = record.arrays["gradient"].copy()
-            self._gradients[worker, kind] = _Gradient(row, meta["rows"], meta["policy_version"])
+            self._gradients[worker, kind] = _Gradient(row, meta["rows"], meta["policy_version"], meta["env_steps"])
             self._note(worker, counted=True)
             self._apply(self._sync.submit(worker, kind))
         else:  # it was interrupted meanwhile
@@ -229,7 +248,20 @@ class Conductor:
                 self._means.add({"gradient_lag": float(lag)})
                 count(self.tally.gradient_lag, lag)
                 self.tally.worker(worker).gradients_applied += 1
+                self._used[worker] = gradient.steps_used
+            self._advance()
             self._version = self._publish()
+
+    def _finish(self, worker: int) -> None:
+        self._finished += self._open.pop(worker, 0)
+        self._used.pop(worker, None)
+
+    def _advance(self) -> None:
+        """Schedules follow what has been used; in lockstep the last round ends where they do."""
+        used = self._finished + sum(self._used.values())
+        if self._total:
+            used = used * self._room // self._total
+        self._trainer.advance(max(0, self._before + used - self._trainer.num_steps))
 
     def _interrupt(self) -> bool:
         """End iterations that have lived too long. Whoever computes one still may go on only when it has submitted."""

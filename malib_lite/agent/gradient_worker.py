@@ -150,30 +150,33 @@ class GradientWorker:
     def _learn_from(self, shard: ShardOfRound) -> Generator[None, None, None]:
         """Compute all gradients of a shard, each on a permit of its own; what is left at a STOP is thrown away."""
         yield from self._send(SHARD_IS_HERE, shard.decisions, shard.env_steps)
-        minibatches = self._minibatches()
+        minibatches = self._minibatches(shard.env_steps)
         while True:
             if self._permit is None:
                 began = time.monotonic()
                 self._permit = yield from self._take_permit()
                 self._tally.waited_for_permits_s += time.monotonic() - began
-            minibatch = None if self._permit == STOP else next(minibatches, None)
-            if minibatch is None:
+            found = None if self._permit == STOP else next(minibatches, None)
+            if found is None:
                 break
+            minibatch, steps_used = found
             self._row.pulse()
             time.sleep(self._delay_s)
             with kept_if_bad(minibatch, self._bad_batches):
                 gradients, metrics = self._trainer.compute_gradients(minibatch)
             self._means.add(metrics)
-            yield from self._send(self._permit, minibatch.num_samples, 0, self._version, gradients)
+            yield from self._send(self._permit, minibatch.num_samples, steps_used, self._version, gradients)
             self._permit = None
         minibatches.close()
         self._intake.release()
         self._row.add(step=1)
 
-    def _minibatches(self) -> Generator[Any, None, None]:
-        """All that there is to learn from now."""
-        for batch in self._store.batches():
-            yield from self._trainer.minibatches(batch)
+    def _minibatches(self, env_steps: int) -> Generator[tuple[Any, int], None, None]:
+        """All that there is to learn from now, and how many of the shard's environment steps are behind with it."""
+        count = self._store.num_batches
+        for number, batch in enumerate(self._store.batches()):
+            for minibatch in self._trainer.minibatches(batch):
+                yield minibatch, int(env_steps * (number + self._trainer.batch_used) / count)
 
     def _take_permit(self) -> Generator[None, None, int]:
         """Wait for the next permit; returns its iteration, with the networks at the version that it names."""

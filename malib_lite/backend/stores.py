@@ -32,6 +32,10 @@ class Store(Protocol):
     def add(self, trajectories: AnyTrajectories) -> None:
         """Take one fragment in. Its arrays may be views of a ring and are valid until the round's batches are used."""
 
+    @property
+    def num_batches(self) -> int:
+        """How many :meth:`batches` gives now."""
+
     def batches(self) -> Iterator[Any]:
         """The batches to learn from now; what they are is the store's kind."""
 
@@ -51,8 +55,12 @@ class OnPolicyStore:
     def add(self, trajectories: AnyTrajectories) -> None:
         self._fragments.append(trajectories)
 
+    @property
+    def num_batches(self) -> int:
+        return int(any(fragment.num_decisions for fragment in self._fragments))
+
     def batches(self) -> Iterator[AnyTrajectories]:
-        if any(fragment.num_decisions for fragment in self._fragments):
+        if self.num_batches:
             yield type(self._fragments[0]).concatenate(self._fragments)
         self._fragments.clear()
 
@@ -91,6 +99,10 @@ class ReplayStore:
         self._num_added += trajectories.num_decisions
         self._updates_due += trajectories.num_decisions * self._spec.updates_per_step
         self._overwritten(rows)
+
+    @property
+    def num_batches(self) -> int:
+        return int(self._updates_due) if self._num_added >= self._spec.learning_starts else 0
 
     def batches(self) -> Iterator[Any]:
         if self._num_added < self._spec.learning_starts:
@@ -257,6 +269,10 @@ class ReservoirStore:
         for name, column in columns.items():
             self._arrays[name][rows[kept]] = column[kept]  # of several in one place the last one stays, as it should
 
+    @property
+    def num_batches(self) -> int:
+        return int(self._num_seen > 0)
+
     def batches(self) -> Iterator[Decisions]:
         """One batch, drawn uniformly with replacement; none as long as there is nothing."""
         if self._num_seen:
@@ -290,6 +306,10 @@ class PairStore:
     def add(self, trajectories: AnyTrajectories) -> None:
         self._replay.add(trajectories)
         self._reservoir.add(trajectories)
+
+    @property
+    def num_batches(self) -> int:
+        return self._replay.num_batches * self._reservoir.num_batches
 
     def batches(self) -> Iterator[Pair]:
         for batch in self._replay.batches():

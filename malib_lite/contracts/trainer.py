@@ -19,15 +19,16 @@ BatchT = TypeVar("BatchT")  # what the store gives: Trajectories, Transitions, D
 MinibatchT = TypeVar("MinibatchT")  # what one gradient is computed from
 Metrics = dict[str, float]
 
+_LEAST_LEFT = 0.01  # share of a learning rate, however far it falls
+
 
 class Trainer(ABC, Generic[BatchT, MinibatchT]):
     """Pure mathematics around an optimiser: a batch in, an updated policy and metrics out.
 
     The learner's loop::
 
-        trainer.advance(num_steps)              # schedules follow the number of environment steps
-        for batch in store.batches():           # a store of the kind that ``data_spec`` asks for
-            metrics = trainer.train(batch)
+        for batch in store.batches():               # a store of the kind that ``data_spec`` asks for
+            metrics = trainer.train(batch, num_steps)   # schedules run through its environment steps, update by update
 
     ``train`` is made of three parts, so that the same trainer serves one learner or K gradient workers:
     :meth:`minibatches` prepares the batch, :meth:`compute_gradients` touches no state of the optimiser, and
@@ -66,8 +67,9 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         self.device = policy_instance.device
         self.generator = torch.Generator().manual_seed(seed)
         self.horizon = horizon or getattr(self.config, "total_timesteps", None)
-        self.num_steps = 0  # environment steps so far
+        self.num_steps = 0  # environment steps that have been learnt from
         self.num_updates = 0  # calls of apply_gradients
+        self.batch_used = 1.0  # share of the batch that is behind after the minibatch that minibatches() gave last
         self.setup()
         self.follow_schedules()
 
@@ -81,7 +83,10 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
 
     @abstractmethod
     def minibatches(self, batch: BatchT) -> Iterator[MinibatchT]:
-        """Everything that happens to a batch before gradients: returns, advantages, shuffling, epochs."""
+        """Everything that happens to a batch before gradients: returns, advantages, shuffling, epochs.
+
+        Where a batch gives several minibatches, :attr:`batch_used` is set before each: schedules follow it.
+        """
 
     @abstractmethod
     def compute_gradients(self, minibatch: MinibatchT) -> tuple[Sequence[torch.Tensor], Metrics]:
@@ -104,35 +109,48 @@ class Trainer(ABC, Generic[BatchT, MinibatchT]):
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.nn.Module)}
 
     def advance(self, num_steps: int) -> None:
-        """Note ``num_steps`` further environment steps, for schedules."""
+        """``num_steps`` further environment steps have been learnt from: schedules move on."""
         self.num_steps += num_steps
         self.follow_schedules()
 
     def follow_schedules(self) -> None:
         """Learning rates fall linearly over the horizon, to the config's ``learning_rate_final`` share of them.
 
+        At least a hundredth is left, so that no update is without effect, also where one goes on past the horizon.
         Subclasses add what else depends on :meth:`progress`.
         """
-        left = 1 - self.progress() * (1 - getattr(self.config, "learning_rate_final", 1.0))
+        left = max(_LEAST_LEFT, 1 - self.progress() * (1 - getattr(self.config, "learning_rate_final", 1.0)))
         for optimiser in self._optimisers().values():
             for group in optimiser.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * left
 
-    def train(self, batch: BatchT) -> Metrics:
-        """Learn from one batch; returns the mean of each metric over its minibatches."""
+    def train(self, batch: BatchT, num_steps: int = 0) -> Metrics:
+        """Learn from one batch; returns the mean of each metric over its minibatches.
+
+        Args:
+            num_steps: environment steps that the batch stands for. The first update is made where schedules are now,
+                and they have moved on by all of them after the last.
+        """
         sums: dict[str, float] = {}
-        count = 0
+        count, before = 0, self.num_steps
         for minibatch in self.minibatches(batch):
             gradients, metrics = self.compute_gradients(minibatch)
             metrics = {**metrics, **self.apply_gradients(gradients)}
+            self.advance(before + int(num_steps * self.batch_used) - self.num_steps)
             count += 1
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
+        self.advance(before + num_steps - self.num_steps)
         return {name: total / count for name, total in sums.items()}
 
     def progress(self) -> float:
-        """Share of the horizon that is behind, in [0, 1]; 0 where there is no horizon."""
+        """Share of the horizon that has been learnt from, in [0, 1]; 0 where there is no horizon."""
         return min(1.0, self.num_steps / self.horizon) if self.horizon else 0.0
+
+    def room(self, num_steps: int) -> int:
+        """Of the ``num_steps`` environment steps of a round those over which schedules move: the last round may reach
+        past the horizon, and all of its updates are made before the schedules' end."""
+        return num_steps if not self.horizon else max(0, min(num_steps, self.horizon - self.num_steps))
 
     def explored(self) -> float:
         """Share of the config's ``exploration_fraction`` of the horizon that is behind, in [0, 1]; 1 without either."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 AgentClass = type[AgentInterface]  # an alias: the field below is itself called "type"
 AGENTS: dict[str, AgentClass] = {cls.__name__: cls for cls in (IndependentAgent, TeamAgent, AsyncAgent)}
+_FEWEST_ROUNDS = 4  # of a training, unless the user asks for longer ones
 TEAM = "team"  # the runtime id of all agents together
 
 
@@ -135,6 +136,7 @@ class Scenario(ABC):
         self.trainers: dict[str, tuple[type[Trainer[Any, Any]], Any]] = {}  # class and configuration by runtime id
         for runtime_id, entry in chosen.items():
             self._set_up(runtime_id, *entry)
+        self.rollout = self._several_rounds(rollout_config or {})
 
     @abstractmethod
     def execute(self, run: Run) -> dict[str, Any]:
@@ -248,6 +250,20 @@ class Scenario(ABC):
         }
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _several_rounds(self, chosen: Mapping[str, Any]) -> RolloutConfig:
+        """The rollout's configuration, with shorter rounds where the budget would be used up by a few: what is played
+        in a round comes from one version of the policy. What the user has ``chosen`` stays as it is."""
+        agents = len(self.env_description["possible_agents"])  # between two decisions of an agent all others may act
+        longest = max(1, self.total_steps // (_FEWEST_ROUNDS * agents * self.num_workers))
+        changes = {}
+        if "fragment_length" not in chosen and longest < self.rollout.fragment_length:
+            changes["fragment_length"] = longest
+            # not more environments than leave each as many decisions in a round as before
+            envs = max(1, self.rollout.num_env_per_thread * longest // self.rollout.fragment_length)
+            if "num_env_per_thread" not in chosen:
+                changes["num_env_per_thread"] = envs
+        return dataclasses.replace(self.rollout, **changes)
 
     def _group_agents(self, agent_mapping_func: Callable[[str], str]) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = {}
