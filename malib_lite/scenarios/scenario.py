@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 AgentClass = type[AgentInterface]  # an alias: the field below is itself called "type"
 AGENTS: dict[str, AgentClass] = {cls.__name__: cls for cls in (IndependentAgent, TeamAgent, AsyncAgent)}
 _FEWEST_ROUNDS = 4  # of a training, unless the user asks for longer ones
+_SHORTEST_ROUND = 1024  # decisions of a worker: as few as replay needs to begin, and one such round learns
 TEAM = "team"  # the runtime id of all agents together
 
 
@@ -255,7 +256,7 @@ class Scenario(ABC):
         """The rollout's configuration, with shorter rounds where the budget would be used up by a few: what is played
         in a round comes from one version of the policy. What the user has ``chosen`` stays as it is."""
         agents = len(self.env_description["possible_agents"])  # between two decisions of an agent all others may act
-        longest = max(1, self.total_steps // (_FEWEST_ROUNDS * agents * self.num_workers))
+        longest = max(_SHORTEST_ROUND, self.total_steps // (_FEWEST_ROUNDS * agents * self.num_workers))
         changes = {}
         if "fragment_length" not in chosen and longest < self.rollout.fragment_length:
             changes["fragment_length"] = longest
