@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 import traceback
 import typing
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,15 @@ NonNegativeFloat = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 
 C = TypeVar("C")
+
+# what other libraries call an option, and what it is called here
+_ELSEWHERE = {
+    "lr": "learning_rate", "gamma": "discount", "lambda": "gae_lambda", "tau": "polyak", "net_arch": "hidden_sizes",
+    "num_envs": "num_env_per_thread", "n_envs": "num_env_per_thread", "num_workers": "num_threads",
+    "n_steps": "fragment_length", "num_steps": "fragment_length", "n_epochs": "num_epochs",
+    "update_epochs": "num_epochs", "ent_coef": "entropy_coef", "vf_coef": "value_coef", "clip_range": "clip_ratio",
+    "clip_coef": "clip_ratio", "buffer_size": "capacity",
+}  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -63,10 +73,19 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
 
 
+def called_elsewhere(key: str) -> str | None:
+    """The name here of an option that other libraries call ``key``."""
+    return _ELSEWHERE.get(key.lower())
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """The end of an error message: the nearest of ``choices``, or all of them where none is near."""
     names = sorted(choices)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    section, dot, key = name.rpartition(".")
+    if (ours := called_elsewhere(key)) and f"{section}{dot}{ours}" in names:
+        return f"did you mean '{section}{dot}{ours}'?"
+    by_case = {choice.lower(): choice for choice in reversed(names)}
+    near = [by_case[found] for found in difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.6)]
     if near:
         return f"did you mean '{near[0]}'?"
     return f"known: {', '.join(names)}" if names else "there are none"
@@ -115,6 +134,12 @@ def _explain(cls: type, problem: Any, path: str) -> str:
         prefix = key.rsplit(".", 1)[0] + "." if "." in key else ""
         return f"unknown key '{key}': " + suggest(key, [prefix + name for name in names])
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        choices = [str(choice) for choice in re.findall(r"'([^']*)'", problem["ctx"]["expected"])]
+        if difflib.get_close_matches(problem["input"].lower(), choices, n=1):
+            message += f"; {suggest(problem['input'], choices)}"
+    if problem["type"] in ("list_type", "tuple_type"):
+        message += "; several values are written [64,64]"
     return f"'{key}' = {problem['input']!r}: {message}" if location else message
 
 

@@ -47,6 +47,8 @@ def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) 
             module = registry.load(registry.ENVIRONMENTS, family, "environment family")
             return dict(module.env_desc_gen(env_id=name, **config))
         if ":" not in env or "/" in env.partition(":")[0]:
+            if not slash and (full := _full_names(env)):
+                raise ConfigError(f"unknown environment '{env}': did you mean {' or '.join(full)}?")
             hint = f"--list {family} shows the names" if family in families else suggest(family, families)
             raise ConfigError(
                 f"unknown environment '{env}': it is written FAMILY/NAME ({hint}), or package.module:NAME for one of "
@@ -56,6 +58,19 @@ def describe_environment(env: Any, env_config: Mapping[str, Any] | None = None) 
     creator = env if isinstance(env, type) and issubclass(env, Environment) else Creator(env)
     _check_keywords(creator, config)
     return describe(creator, **config)
+
+
+def _full_names(name: str) -> list[str]:
+    """Names of the installed families' environments that are called ``name`` behind the slash."""
+    found = []
+    for family in registry.names(registry.ENVIRONMENTS):
+        try:
+            ids = registry.load(registry.ENVIRONMENTS, family, "environment family").env_ids()
+        except ConfigError:  # what the family needs is not installed
+            continue
+        if name in ids:
+            found.append(f"'{family}/{name}'")
+    return found
 
 
 @dataclass(frozen=True)

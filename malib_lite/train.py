@@ -13,7 +13,17 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, config, describe, option, suggest
+from malib_lite.config import (
+    ConfigError,
+    NonNegativeInt,
+    PositiveInt,
+    build,
+    called_elsewhere,
+    config,
+    describe,
+    option,
+    suggest,
+)
 
 SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
@@ -26,6 +36,14 @@ SCENARIOS = {
 DEFAULT_ALGORITHM = {
     "marl": "ppo", "psro": "dqn", "self_play": "ppo", "nfsp": "dqn", "xdo": "ppo", "league": "ppo"
 }  # fmt: skip
+PURPOSES = {
+    "marl": "agents or teams that learn in the same environment",
+    "psro": "populations of best responses to mixtures of each other",
+    "self_play": "players that learn against frozen copies of each other",
+    "nfsp": "best responses, and the average of what they have done",
+    "xdo": "extensive-form double oracle: no training, small zero-sum games are solved exactly",
+    "league": "main agents, and exploiters that look for their weaknesses",
+}
 AVERAGE_POLICY = "average_policy"  # what nfsp's best responses are imitated by
 EPILOG = """\
 every other field of the configuration is set by its dotted name, e.g.
@@ -229,9 +247,10 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
     """The named options, and the dotted overrides as nested dictionaries."""
     parser = argparse.ArgumentParser(
         prog="python -m malib_lite.train", description="Train populations of policies on one machine.",
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        epilog=f"scenarios, with their default algorithms:\n{_purposes()}\n\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("scenario", nargs="?", help=" or ".join(SCENARIOS))
+    parser.add_argument("scenario", nargs="?", help=", ".join(SCENARIOS) + ": see below")
     for name, _, _, text in describe(TrainConfig):
         if name != "scenario" and name not in _SECTIONS:
             parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
@@ -242,9 +261,30 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
     plain, overrides = _take_overrides(arguments)
     options, unknown = parser.parse_known_args(plain)
     if unknown:
-        known = [f"--{name.replace('_', '-')}" for name in vars(options) if name != "scenario"]
-        raise ConfigError(f"unknown option '{unknown[0]}': {suggest(unknown[0].partition('=')[0], known)}")
+        raise ConfigError(_unknown_option(unknown[0], options))
     return options, overrides
+
+
+def _purposes() -> str:
+    """A line for every scenario: what it is for, and which algorithm it uses by default."""
+    learnt = {name: f" ({DEFAULT_ALGORITHM[name]})" if name != "xdo" else "" for name in SCENARIOS}
+    return "\n".join(f"  {name:10} {text}{learnt[name]}" for name, text in PURPOSES.items())
+
+
+def _unknown_option(token: str, options: argparse.Namespace) -> str:
+    """What is said of an argument that is no option: where the option of this name stands, or the nearest name."""
+    from malib_lite import registry
+
+    if not token.startswith("-") and token.partition("/")[0] in registry.names(registry.ENVIRONMENTS):
+        return f"unknown argument '{token}': an environment is given as --env {token}"
+    name = token.partition("=")[0].removeprefix("--")
+    if token.startswith("--"):
+        name = called_elsewhere(name) or name
+        for path, cls in _config_classes(options.scenario, options.algorithm).items():
+            if path and name in [field for field, *_ in describe(cls)]:
+                return f"unknown option '{token}': did you mean '--{path}.{name}'?"
+    known = [f"--{known.replace('_', '-')}" for known in vars(options) if known != "scenario"]
+    return f"unknown option '{token}': {suggest(token.partition('=')[0], known)}"
 
 
 def _take_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -284,8 +324,9 @@ def _merge(options: argparse.Namespace, overrides: Mapping[str, Any]) -> dict[st
         section, _, key = path.format(scenario=options.scenario or merged.get("scenario")).partition(".")
         if getattr(options, flag) is not None and isinstance(merged.get(section), dict):
             merged[section].pop(key, None)
-    named = {name: getattr(options, name) for name, *_ in describe(TrainConfig) if name not in _SECTIONS}
-    merged.update({name: value for name, value in named.items() if value is not None})
+    for name, kind, *_ in describe(TrainConfig):
+        if name not in _SECTIONS and (text := getattr(options, name)) is not None:
+            merged[name] = _value(text) if "Int" in kind else text  # so that --steps 1e4 is a number
     for section, values in overrides.items():
         _update(merged, {section: values})
     return merged
@@ -313,10 +354,13 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    try:
-        return float(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:  # several numbers are a list, with or without brackets
+        numbers = [float(part) if set(part) & set(".eE") else int(part) for part in value.split(",")]
     except ValueError:
         return value
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _with_flag(section: Mapping[str, Any], flag: str, value: Any) -> dict[str, Any]:
@@ -348,28 +392,36 @@ def _list(family: str) -> None:
 
 
 def _help_config(settings: TrainConfig) -> None:
+    for path, cls in _config_classes(settings.scenario, settings.algorithm).items():
+        print(f"\n{path or 'the run'}:")
+        for name, kind, default, text in describe(cls, path):
+            if name not in (*_SECTIONS, *_IN_PYTHON):
+                choices = kind.removeprefix("Literal[").partition("]")[0] if kind.startswith("Literal[") else ""
+                allowed = f"one of {choices}; " if choices else ""
+                print(f"  --{name:38} {text} ({allowed}default: {default})")
+
+
+def _config_classes(scenario: str | None, algorithm: str | None) -> dict[str, type]:
+    """The class behind each section of the configuration, by the section's name; "" is that of the run itself."""
     from malib_lite import registry
     from malib_lite.rollout.config import RolloutConfig
     from malib_lite.scenarios.scenario import TrainingConfig
     from malib_lite.scenarios.stopping import RolloutStop, TrainingStop
 
     policy, trainer = registry.load(
-        registry.ALGORITHMS, settings.algorithm or DEFAULT_ALGORITHM.get(settings.scenario, "dqn"), "algorithm"
+        registry.ALGORITHMS, algorithm or DEFAULT_ALGORITHM.get(scenario or "", "dqn"), "algorithm"
     )
-    classes = {
+    classes: dict[str, type] = {
         "": TrainConfig, "rollout": RolloutConfig, "training": TrainingConfig, "trainer": trainer.config_class,
         "model": policy.model_class, "stopping.training": TrainingStop, "stopping.rollout": RolloutStop,
     }  # fmt: skip
-    outer = pkgutil.resolve_name(SCENARIOS[settings.scenario]).outer_config if settings.scenario in SCENARIOS else None
+    outer = pkgutil.resolve_name(SCENARIOS[scenario]).outer_config if scenario in SCENARIOS else None
     if outer is not None:
-        classes[settings.scenario] = outer
-    if settings.scenario == "nfsp":
+        classes[scenario or ""] = outer
+    if scenario == "nfsp":
         average_policy, average_trainer = registry.load(registry.IMITATORS, AVERAGE_POLICY, "average policy")
         classes |= {"nfsp.trainer": average_trainer.config_class, "nfsp.model": average_policy.model_class}
-    for path, cls in classes.items():
-        for name, _, default, text in describe(cls, path):
-            if name not in (*_SECTIONS, *_IN_PYTHON):
-                print(f"--{name:38} {text} (default: {default})")
+    return classes
 
 
 if __name__ == "__main__":

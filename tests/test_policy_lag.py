@@ -24,7 +24,7 @@ def play(folder, sync, staleness=2, workers=0, **settings):
     summary = train(
         folder, scenario="marl", env="gym/CartPole-v1", algorithm="ppo", sync=sync, workers=workers, **settings,
         rollout={"eval_interval": 1000, "num_eval_episodes": 2, "fragment_length": 32},
-        training={"staleness": staleness},
+        training={"staleness": staleness} if sync in ("bap", "ssp") else {},
     )  # fmt: skip
     (counts,) = summary["sync"].values()
     return counts

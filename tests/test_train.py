@@ -34,7 +34,26 @@ def test_gpus_are_known_by_their_numbers(monkeypatch):
         (["marl"], ["--env"]),
         ([], ["scenario", "marl", "psro"]),
         (["marl", "--env", "gmy/CartPole-v1"], ["gmy/CartPole-v1", "'gym'"]),
-        (["marl", "--env", "CartPole-v1"], ["FAMILY/NAME"]),
+        (["marl", "--env", "CartPole-v1"], ["'gym/CartPole-v1'"]),
+        (["psro", "--env", "kuhn_poker"], ["'open_spiel/kuhn_poker'"]),
+        (["marl", "--env", "Nowhere-v1"], ["FAMILY/NAME"]),
+        (["marl", "gym/CartPole-v1"], ["--env gym/CartPole-v1"]),
+        ([*CARTPOLE, "--algorithm", "PPO"], ["did you mean 'ppo'"]),
+        ([*CARTPOLE, "--trainer.lr", "1e-3"], ["did you mean 'trainer.learning_rate'"]),
+        ([*CARTPOLE, "--trainer.gamma", "0.9"], ["did you mean 'trainer.discount'"]),
+        ([*CARTPOLE, "--rollout.num_envs", "4"], ["did you mean 'rollout.num_env_per_thread'"]),
+        ([*CARTPOLE, "--learning_rate", "1e-3"], ["did you mean '--trainer.learning_rate'"]),
+        ([*CARTPOLE, "--lr", "1e-3"], ["did you mean '--trainer.learning_rate'"]),
+        ([*CARTPOLE, "--device", "cuda"], ["did you mean '--training.device'"]),
+        ([*CARTPOLE, "--model.hidden_sizes", "64,64x"], ["'64,64x'", "[64,64]"]),
+        ([*CARTPOLE, "--steps", "1e4x"], ["steps", "1e4x"]),
+        ([*CARTPOLE, "--steps", "1.5"], ["steps", "1.5"]),
+        ([*CARTPOLE, "--rollout.use_subproc_env", "perhaps"], ["rollout.use_subproc_env", "perhaps", "boolean"]),
+        ([*CARTPOLE, "--training.staleness", "7"], ["'staleness' = 7", "'bap'"]),
+        ([*CARTPOLE, "--sync", "asp", "--training.staleness", "7"], ["staleness", "'bap'"]),
+        ([*CARTPOLE, "--training.longest_iteration_s", "1"], ["longest_iteration_s", "'bsp'"]),
+        (["xdo", "--env", "open_spiel/chess"], ["500,000"]),
+        (["self_play", *KUHN[1:], "--self_play.opponents", "fictitous"], ["did you mean 'fictitious'"]),
         (["marl", "--env", "gym/CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
         (["psro", "--env", "open_spiel/khun_poker"], ["khun_poker", "kuhn_poker"]),
         (["marl", "--env", "mdp/one_round_mdp"], ["one_round_mdp", "one_round_"]),
@@ -97,6 +116,12 @@ def settings(*arguments):
     return build(TrainConfig, _merge(*_parse(arguments)))
 
 
+def test_numbers_are_read_as_people_write_them():
+    merged = settings(*CARTPOLE, "--steps", "1e4", "--model.hidden_sizes", "64,32", "--trainer.learning_rate", "1e-3")
+    assert merged.steps == 10_000 and merged.trainer == {"learning_rate": 0.001}
+    assert make_scenario(merged).policies["agent"].model_config["hidden_sizes"] == (64, 32)
+
+
 def test_flags_overrides_and_files_are_one_configuration(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"seed": 4, "trainer": {"discount": 0.5, "learning_rate": 0.1}, "steps": 10}))
@@ -150,11 +175,13 @@ def test_a_run_folder_is_used_once(tmp_path, capsys):
 
 def test_every_field_is_documented(capsys):
     assert main(["psro", "--help-config"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
+    assert "training:" in output and any("(one of 'bsp', 'asp', 'bap', 'ssp'; default:" in line for line in output)
+    lines = [line.strip() for line in output if line and not line.endswith(":")]
     assert len(lines) > 40 and any(line.startswith("--training.device ") for line in lines)
     for line in lines:
         name, _, text = line.partition(" ")
-        assert name.startswith("--") and len(text.split("(default:")[0].strip()) > 10, line
+        assert name.startswith("--") and len(text.split("(")[0].strip()) > 10, line
 
 
 def test_lists(capsys):

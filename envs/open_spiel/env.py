@@ -17,7 +17,7 @@ from malib_lite.contracts.exact import ExactGame
 from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.envs.open_spiel.compiled import CompiledVector
 from malib_lite.envs.open_spiel.exact import SequenceFormGame
-from malib_lite.envs.open_spiel.game_tree import compiled_game, drawn_game, expand_game
+from malib_lite.envs.open_spiel.game_tree import BUDGET, compiled_game, drawn_game, expand_game
 from malib_lite.envs.open_spiel.games import (
     action_space,
     agents_of,
@@ -45,6 +45,8 @@ class OpenSpielEnv(Environment):
     Raises:
         ConfigError: there is no such game, it cannot be played or seen so, or not be compiled though it must be.
     """
+
+    exact_for = f"games of at most {BUDGET:,} histories in which every player remembers all it has seen and done"
 
     def __init__(
         self,

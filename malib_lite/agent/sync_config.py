@@ -31,6 +31,12 @@ class SyncConfig:
     def __post_init__(self) -> None:
         if self.lockstep and self.max_lag is not None:
             raise ValueError(f"'max_lag' = {self.max_lag}: with 'sync' = 'bsp' no fragment is ever old")
+        if self.lockstep and self.longest_iteration_s is not None:
+            raise ValueError(
+                f"'longest_iteration_s' = {self.longest_iteration_s}: with 'sync' = 'bsp' no iteration is interrupted"
+            )
+        if not self.is_bounded and self.staleness != type(self).staleness:
+            raise ValueError(f"'staleness' = {self.staleness}: has an effect with 'sync' = 'bap' or 'ssp' alone")
 
     @property
     def lockstep(self) -> bool:

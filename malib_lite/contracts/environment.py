@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -112,6 +112,8 @@ class Environment(ABC):
     def make_exact(cls, **configs: Any) -> ExactGame | None:
         """Exact payoffs and best responses, where the game is small enough to be solved."""
         return None
+
+    exact_for: ClassVar[str] = ""  # for messages: the games for which make_exact gives a form
 
     # -- the engine's loop --------------------------------------------------------------------------------------
 

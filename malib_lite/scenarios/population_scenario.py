@@ -263,7 +263,7 @@ class PopulationScenario(Scenario):
             raise ConfigError(
                 f"{option}: only for small games in which no player forgets anything, with one agent per player and "
                 "policies without memory; "
-                f"{self.env_description['creator']} offers no exact form here"
+                f"the environment offers no exact form here{_exact_for(self.env_description['creator'])}"
             )
 
     def _exact_demand(self) -> str:
@@ -340,3 +340,9 @@ def random_payoffs(game: ExactGame) -> np.ndarray:
         random = np.random.default_rng(0).random((3, *legal.shape)) * legal
         pools.append(random / random.sum(axis=-1, keepdims=True))
     return game.payoffs(pools)
+
+
+def _exact_for(creator: Any) -> str:
+    """The end of a message: which of its games an environment can solve, where it says so."""
+    limits = getattr(creator, "exact_for", "")
+    return f", which it has for {limits}" if limits else ""
