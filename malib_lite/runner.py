@@ -55,7 +55,12 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
     """
     started = time.monotonic() if started is None else started
     console = console or Console()
-    folder = RunFolder(scenario.log_dir)
+    with RunFolder(scenario.log_dir) as folder:
+        return _run(scenario, folder, console, started)
+
+
+def _run(scenario: Scenario, folder: RunFolder, console: Console, started: float) -> dict[str, Any]:
+    """The same, in a folder that is this run's own."""
     folder.write_config(scenario.resolved_config())
     folder.write_manifest(scenario.seed)
     for left in sweep():

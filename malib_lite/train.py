@@ -120,6 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _needs_processes(settings):
             _start_fork_server(settings)
         scenario = make_scenario(settings)
+        if not settings.logdir:
+            from malib_lite.runtime.run_folder import make_folder
+
+            scenario.log_dir = make_folder(scenario.log_dir)
         return _run(scenario, options.quiet, started)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -199,8 +199,8 @@ def test_every_copy_is_its_own():
 )
 def test_the_configuration_says_what_the_environment_was(tmp_path, env, name):
     scenario = MARLScenario("named", tmp_path, {"default": random_policy.ALGORITHM}, env)
-    folder = RunFolder(tmp_path / "run")
-    folder.write_config(scenario.resolved_config())
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(scenario.resolved_config())
     assert yaml.safe_load((folder.path / "config.yaml").read_text())["env"].startswith(name)
 
 

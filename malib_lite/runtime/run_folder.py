@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -11,7 +14,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any, Self
 
 import numpy as np
 import yaml
@@ -24,24 +27,68 @@ from malib_lite.runtime.metrics import finite
 
 
 class RunFolder:
-    """``config.yaml, manifest.json, metrics.jsonl, summary.json, logs/, checkpoints/, plots/, tensorboard/``."""
+    """``config.yaml, manifest.json, metrics.jsonl, summary.json, logs/, checkpoints/, plots/, tensorboard/``.
+
+    It belongs to one run: ``run.lock`` in it is locked until ``close``, or until the process ends in whatever way, for
+    the kernel releases the lock then. Child processes do not inherit it.
+    """
 
     def __init__(self, path: Path | str) -> None:
-        """Make the folder.
+        """Take the folder, made if there is none, and only then write into it.
 
         Raises:
-            ConfigError: it cannot be written, or holds another run already.
+            ConfigError: it cannot be written, another run is in it, or it holds a finished one; nothing was changed.
         """
         self.path = Path(path)
-        for name in ("logs", "plots", "checkpoints/policies"):
-            try:
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"'logdir' = '{self.path}': cannot be written ({error.strerror or error})") from None
-        if not os.access(self.path, os.W_OK):
-            raise ConfigError(f"'logdir' = '{self.path}': cannot be written (permission denied)")
-        if (self.path / "summary.json").exists() or (self.path / "metrics.jsonl").exists():
+        if not (self.path / "run.lock").exists():
+            self._refuse_finished()  # before anything is added to it
+        self._lock = self._take()
+        try:
+            self._refuse_finished()
+            for name in ("logs", "plots", "checkpoints/policies"):
+                try:
+                    (self.path / name).mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise self._unusable(error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder. The empty ``run.lock`` stays: removing it would let two runs lock different files."""
+        self._lock.close()
+
+    def _take(self) -> IO[bytes]:
+        """The lock file, locked."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._unusable(error) from None
+        file = os.fdopen(descriptor, "rb", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            if isinstance(error, BlockingIOError):
+                raise ConfigError(
+                    f"'logdir' = '{self.path}': another run is in it and has not ended; give another folder"
+                ) from None
+            raise self._unusable(error) from None
+        return file
+
+    def _refuse_finished(self) -> None:
+        if any(os.path.exists(self.path / name) for name in ("summary.json", "metrics.jsonl")):
             raise ConfigError(f"'logdir' = '{self.path}': holds a run already; give another folder or remove it")
+
+    def _unusable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"'logdir' = '{self.path}': cannot be written ({error.strerror or error})")
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Keep the configuration, every value resolved."""
@@ -80,6 +127,25 @@ class RunFolder:
         new = path.with_suffix(".new")
         save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, new)
         new.replace(path)
+
+
+def make_folder(path: Path | str) -> Path:
+    """Make a folder that nothing else has: ``path``, or the first free one of ``path-2``, ``path-3``, ...
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            with contextlib.suppress(FileExistsError):  # mkdir is atomic: of several processes one makes the folder
+                candidate.mkdir()
+                break
+    except OSError as error:
+        raise ConfigError(f"'logdir' = '{path}': cannot be made ({error.strerror or error})") from None
+    return candidate
 
 
 def _plain(value: Any) -> Any:
