@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import signal
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +31,7 @@ from malib_lite.runtime.metrics import MetricsWriter
 from malib_lite.runtime.processes import ProcessRuntime
 from malib_lite.runtime.run_folder import RunFolder
 from malib_lite.runtime.shared_memory import SharedFolder, sweep
+from malib_lite.runtime.signals import interruptible, uninterrupted
 from malib_lite.scenarios.checkpoints import Checkpoints
 from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
@@ -67,31 +66,59 @@ def _run(scenario: Scenario, folder: RunFolder, console: Console, started: float
         console.say(f"removed {left}, which a run that was killed had left")
     summary: dict[str, Any] = {"status": "failed", "scenario": scenario.name, "seed": scenario.seed}
     totals: Run | None = None
+    with interruptible():
+        try:
+            with _build(scenario, folder, console) as totals:
+                summary |= scenario.execute(totals)
+                summary["status"] = "completed"
+        except KeyboardInterrupt:
+            if summary["status"] != "completed":
+                summary["status"] = "interrupted"
+            raise
+        except BaseException as error:
+            summary["error"] = f"{type(error).__name__}: {error}".split("\n", 1)[0]
+            raise
+        finally:
+            with uninterrupted():  # the result first: drawing takes seconds
+                if totals is not None:
+                    summary = _totals(totals, summary)
+                summary["wall_s"] = round(time.monotonic() - started, 3)
+                folder.write_json("summary.json", summary)
+            if totals is not None:
+                _draw(scenario, totals, console)
+    return summary
+
+
+def _totals(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with the run's totals; where the run did not come to its end, with the figures of its last report."""
+    last: Mapping[str, Any] = {}
+    if summary["status"] != "completed":
+        with contextlib.suppress(OSError, ValueError):  # the folder may be what is missing
+            last = next(iter(deque(run.reports, maxlen=1)), {})
+    return {
+        **{name: value for name, value in last.items() if isinstance(value, int | float) and name != "step"},
+        **summary,
+        "env_steps": run.env_steps,
+        "episodes": run.episodes,
+        "updates": run.updates,
+        "env_crashes": run.env_crashes,
+        "replaced": dict(run.runtime.replaced),
+        "sync": {runtime_id: tally.summary() for runtime_id, tally in run.sync.items()},
+    }
+
+
+def _draw(scenario: Scenario, run: Run, console: Console) -> None:
+    """The run's plots, as far as it came. One that cannot be drawn takes nothing from the result."""
     try:
-        with _interruptible(), _build(scenario, folder, console) as totals:
-            summary |= scenario.execute(totals)
-            summary["status"] = "completed"
-        scenario.plot(totals)
-        for runtime_id, timeline in totals.timelines.items():
+        if any(True for _ in run.reports):
+            scenario.plot(run)
+        for runtime_id, timeline in run.timelines.items():
             from malib_lite.runtime.plots import plot_timeline
 
             title = f"{scenario.title}: gradient workers of {runtime_id}, {scenario.training.sync}"
-            plot_timeline(folder.path / "plots" / f"timeline-{runtime_id}.png", title, timeline)
-    except KeyboardInterrupt:
-        summary["status"] = "interrupted"
-        raise
-    except BaseException as error:
-        summary["error"] = f"{type(error).__name__}: {error}".split("\n", 1)[0]
-        raise
-    finally:
-        if totals is not None:
-            summary |= {"env_steps": totals.env_steps, "episodes": totals.episodes, "updates": totals.updates}
-            summary["env_crashes"] = totals.env_crashes
-            summary["replaced"] = dict(totals.runtime.replaced)
-            summary["sync"] = {runtime_id: tally.summary() for runtime_id, tally in totals.sync.items()}
-        summary["wall_s"] = round(time.monotonic() - started, 3)
-        folder.write_json("summary.json", summary)
-    return summary
+            plot_timeline(run.folder.path / "plots" / f"timeline-{runtime_id}.png", title, timeline)
+    except Exception as error:
+        console.say(f"plots are missing: {type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
@@ -348,23 +375,3 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in order; the second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, lambda number, frame: os._exit(128 + number))  # the children see to the rest
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -24,6 +24,7 @@ from malib_lite.config import (
     option,
     suggest,
 )
+from malib_lite.runtime.signals import interruptible
 
 SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
@@ -109,28 +110,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0 done, 2 wrong input, 1 any other failure, 130 and 143 interrupted."""
     started = time.monotonic()
     try:
-        options, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
-        if options.list is not None:
-            _list(options.list)
-            return 0
-        settings = build(TrainConfig, _merge(options, overrides))
-        if options.help_config:
-            _help_config(settings)
-            return 0
-        if _needs_processes(settings):
-            _start_fork_server(settings)
-        scenario = make_scenario(settings)
-        if not settings.logdir:
-            from malib_lite.runtime.run_folder import make_folder
-
-            scenario.log_dir = make_folder(scenario.log_dir)
-        return _run(scenario, options.quiet, started)
+        with interruptible():
+            return _main(sys.argv[1:] if arguments is None else arguments, started)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted before anything was played", file=sys.stderr)
-        return 130
+        return _exit_code(interrupt)
+
+
+def _main(arguments: Sequence[str], started: float) -> int:
+    options, overrides = _parse(arguments)
+    if options.list is not None:
+        _list(options.list)
+        return 0
+    settings = build(TrainConfig, _merge(options, overrides))
+    if options.help_config:
+        _help_config(settings)
+        return 0
+    if _needs_processes(settings):
+        _start_fork_server(settings)
+    scenario = make_scenario(settings)
+    if not settings.logdir:
+        from malib_lite.runtime.run_folder import make_folder
+
+        scenario.log_dir = make_folder(scenario.log_dir)
+    return _run(scenario, options.quiet, started)
+
+
+def _exit_code(interrupt: KeyboardInterrupt) -> int:
+    return 143 if str(interrupt) == "SIGTERM" else 130
 
 
 def make_scenario(settings: TrainConfig) -> Any:
@@ -223,7 +233,7 @@ def _run(scenario: Any, quiet: bool, started: float) -> int:
         summary = run(scenario, console, started)
     except KeyboardInterrupt as interrupt:
         print(f"interrupted; what was reached is in {scenario.log_dir}", file=sys.stderr)
-        return 143 if str(interrupt) == "SIGTERM" else 130
+        return _exit_code(interrupt)
     except ConfigError:
         raise
     except (ActorFailure, SharedMemoryError) as failure:  # the first carries the traceback of its process

@@ -324,9 +324,36 @@ def test_interruption_ends_in_order(tmp_path, number, code):
     (os.killpg if number == signal.SIGINT else os.kill)(main.pid, number)  # Ctrl-C reaches the whole group
     output = main.communicate(timeout=600)[0]
     assert main.returncode == code and "interrupted" in output and "Traceback" not in output
-    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["iteration"] >= 1 and summary["nash_conv"] >= 0.0
+    assert list((tmp_path / "plots").glob("*.png"))  # of what was reached
     assert json.loads((tmp_path / "checkpoints" / "state.json").read_text())["iteration"] >= 1
     wait_until(lambda: not group_members(main.pid))
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_result_is_there_before_plots_are_drawn(tmp_path, monkeypatch, capsys, number):
+    from malib_lite.scenarios.psro_scenario import PSROScenario
+    from malib_lite.train import main
+
+    monkeypatch.setattr(PSROScenario, "plot", lambda scenario, run: os.kill(os.getpid(), number))
+    assert (
+        main([*KUHN, "--psro.oracle", "exact", "--iterations", "3", "--logdir", str(tmp_path / "run")]) == 128 + number
+    )
+    assert "interrupted; what was reached is in" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["iteration"] == 3 and summary["nash_conv"] >= 0.0
+
+
+def test_a_plot_that_cannot_be_drawn_takes_nothing_from_the_result(tmp_path, monkeypatch, capsys):
+    from malib_lite.scenarios.psro_scenario import PSROScenario
+    from malib_lite.train import main
+
+    monkeypatch.setattr(PSROScenario, "plot", lambda scenario, run: 1 / 0)
+    assert main([*KUHN, "--psro.oracle", "exact", "--iterations", "3", "--logdir", str(tmp_path / "run")]) == 0
+    assert "plots are missing: ZeroDivisionError" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "completed"
 
 
 def test_an_interruption_while_everybody_imports_is_told_in_a_line(tmp_path):
