@@ -308,13 +308,14 @@ def _damage_explained(path: Path) -> Iterator[None]:
 
 
 def _write(evaluation: Evaluation, out: Path) -> None:
+    from malib_lite.runtime.files import write_text
     from malib_lite.runtime.metrics import finite
     from malib_lite.runtime.plots import plot_cross_play
 
     table = evaluation.cross_play
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.json").write_text(json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
+        write_text(out / "evaluation.json", json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
         plot_cross_play(
             out / "cross_play.png", evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest
         )

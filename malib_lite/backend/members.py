@@ -7,7 +7,6 @@ earlier run), and none of its parameters ever travels twice.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from malib_lite.backend.snapshots import digest_of
 from malib_lite.contracts.policy import Policy
+from malib_lite.runtime.files import write_whole
 
 
 class Member(NamedTuple):
@@ -52,10 +52,9 @@ class MemberFolder:
         member = Member(kind, digest_of(arrays))
         path = self._file(member.digest)
         if not path.exists():
-            new = path.with_suffix(f".{os.getpid()}.new")  # two processes may save the same at the same time
             # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
-            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, new)
-            new.replace(path)
+            whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+            write_whole(path, lambda new: save_file(whole, new))
         return member
 
     def load(self, digest: str) -> dict[str, np.ndarray]:

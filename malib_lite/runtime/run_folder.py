@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from malib_lite import __version__
 from malib_lite.config import ConfigError
+from malib_lite.runtime.files import write_text, write_whole
 from malib_lite.runtime.host import describe_host
 from malib_lite.runtime.metrics import finite
 
@@ -92,7 +93,7 @@ class RunFolder:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Keep the configuration, every value resolved."""
-        (self.path / "config.yaml").write_text(yaml.safe_dump(_plain(settings), sort_keys=False))
+        write_text(self.path / "config.yaml", yaml.safe_dump(_plain(settings), sort_keys=False))
 
     def write_manifest(self, seed: int) -> None:
         """Keep what a repetition has to know beside the configuration."""
@@ -113,20 +114,13 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any], indent: int | None = 1) -> None:
         """Replace a JSON file at once: a reader sees the old one or the new one, never a part."""
-        path = self.path / name
-        new = path.with_suffix(".new")
-        with new.open("w") as file:
-            file.write(json.dumps(finite(_plain(content)), indent=indent) + "\n")  # much faster without indentation
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        text = json.dumps(finite(_plain(content)), indent=indent) + "\n"  # much faster without indentation
+        write_text(self.path / name, text)
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a safetensors file; a reader sees all of it or none."""
-        path = self.path / name
-        new = path.with_suffix(".new")
-        save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, new)
-        new.replace(path)
+        whole = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+        write_whole(self.path / name, lambda new: save_file(whole, new))
 
 
 def make_folder(path: Path | str) -> Path:

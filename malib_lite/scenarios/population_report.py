@@ -14,6 +14,7 @@ import numpy as np
 from malib_lite.population.population import Population
 from malib_lite.population.standing import standings
 from malib_lite.population.tables import markdown, signed, standing_table, strategy_tables
+from malib_lite.runtime.files import write_text
 from malib_lite.runtime.plots import FLOOR, plot_mixtures, plot_nash_conv, plot_table
 from malib_lite.scenarios.run import Run
 
@@ -58,9 +59,9 @@ def report_population(
         mixtures = {**mixtures, f"The best mixtures, of {unit} {best.step}": population.best_mixtures()}
     strategies = _strategies(population, mixtures)
     if strategies:
-        (run.folder.path / "strategy.md").write_text(f"# {title}\n\n{strategies}")
+        write_text(run.folder.path / "strategy.md", f"# {title}\n\n{strategies}")
         parts.append("What the players do in each information set: [strategy.md](strategy.md).\n")
-    (run.folder.path / "report.md").write_text("\n".join(parts))
+    write_text(run.folder.path / "report.md", "\n".join(parts))
 
 
 def payoff_table(population: Population) -> tuple[np.ndarray, np.ndarray] | None:
