@@ -85,7 +85,8 @@ _PER_ARRAY = 4 * 1024  # bytes of a parameter's tensor and its share of the modu
 class MemberCache:
     """The networks of the members that were asked for last.
 
-    Bounded in bytes, so that the memory of a process does not follow the size of a population or of its networks.
+    Bounded in bytes, so that what is cached does not follow the size of a population. A player that needs all networks
+    of its pool at once, in a game without tables, holds them beside the cache.
     """
 
     def __init__(self, folder: MemberFolder, make: Callable[[str], Policy], capacity: int = 8 * 2**20) -> None:
