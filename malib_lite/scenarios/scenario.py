@@ -257,7 +257,7 @@ class Scenario(ABC):
         in a round comes from one version of the policy. What the user has ``chosen`` stays as it is."""
         agents = len(self.env_description["possible_agents"])  # between two decisions of an agent all others may act
         longest = max(_SHORTEST_ROUND, self.total_steps // (_FEWEST_ROUNDS * agents * self.num_workers))
-        changes = {}
+        changes: dict[str, Any] = {}
         if "fragment_length" not in chosen and longest < self.rollout.fragment_length:
             changes["fragment_length"] = longest
             # not more environments than leave each as many decisions in a round as before
