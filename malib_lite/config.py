@@ -32,6 +32,7 @@ NonNegativeFloat = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 
 C = TypeVar("C")
+_LONGEST = 1400  # characters of an error that are shown
 
 # what other libraries call an option, and what it is called here
 _ELSEWHERE = {
@@ -45,6 +46,13 @@ _ELSEWHERE = {
 
 class ConfigError(ValueError):
     """A user's setting cannot be used; the message says which, and what could stand there instead."""
+
+
+def sentence(error: ConfigError) -> str:
+    """What a command prints of an error: at most 1,500 characters, and none that a terminal would obey."""
+    text = str(error)
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} characters more)"
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
 
 
 def option(default: Any, help: str) -> Any:

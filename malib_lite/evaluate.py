@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from malib_lite.config import ConfigError
+from malib_lite.config import ConfigError, sentence
+from malib_lite.untrusted import only_registered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,22 +89,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sampled", action="store_true", help="play episodes even where payoffs could be exact")
     parser.add_argument("--seed", type=int, default=0, help="of these episodes")
     parser.add_argument("--out", type=Path, help="folder for evaluation.json and cross_play.png; None: the first run's")
+    parser.add_argument("--trust", action="store_true", help="import modules that the runs' config.yaml name")
     options = parser.parse_args(arguments)
     try:
         if options.episodes < 2 or options.seed < 0:
             raise ConfigError("'episodes' must be at least 2, for a standard error, and 'seed' must not be negative")
-        evaluation = evaluate(options.runs, options.episodes, options.seed, options.sampled)
+        evaluation = evaluate(options.runs, options.episodes, options.seed, options.sampled, options.trust)
         out = options.out or _split(options.runs[0])[0]
         _write(evaluation, out)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     _show(evaluation)
     print(f"written: {out / 'evaluation.json'}, {out / 'cross_play.png'}")
     return 0
 
 
-def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: bool = False) -> Evaluation:
+def evaluate(
+    runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: bool = False, trust: bool = False
+) -> Evaluation:
     """Let saved populations meet.
 
     Args:
@@ -111,17 +115,27 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
         episodes: of each lineup, where payoffs are not exact, or there is no Elo.
         seed: of these episodes.
         sampled: play episodes even where payoffs could be exact.
+        trust: import modules that the runs' ``config.yaml`` name; without it, registered names are all that is used.
 
     Raises:
-        ConfigError: a folder is no run's, or its policies are damaged or do not fit; nothing has been written.
+        ConfigError: a folder is no run's, or its policies are damaged or do not fit, or it names a module and is not
+            trusted; nothing has been written.
     """
+    places = [_split(run) for run in runs]
+    with only_registered(None if trust else " or ".join(str(folder / "config.yaml") for folder, _ in places)):
+        return _evaluate(places, episodes, seed, sampled)
+
+
+# -- inside -----------------------------------------------------------------------------------------------------
+
+
+def _evaluate(places: Sequence[tuple[Path, str]], episodes: int, seed: int, sampled: bool) -> Evaluation:
     from malib_lite.population.contest import exact_contest, sampled_contest
     from malib_lite.population.cross_play import cross_play, lineups
     from malib_lite.population.exploitability import exact_game
     from malib_lite.population.saved import SavedPopulation
     from malib_lite.population.standing import standings
 
-    places = [_split(run) for run in runs]
     saved = {folder: SavedPopulation.read(folder) for folder, _ in places}
     scenarios = {folder: _scenario(population) for folder, population in saved.items()}
     table, num_envs = _table(scenarios)
@@ -167,9 +181,6 @@ def evaluate(runs: Sequence[str], episodes: int = 1000, seed: int = 0, sampled: 
     )
 
 
-# -- inside -----------------------------------------------------------------------------------------------------
-
-
 def _split(run: str) -> tuple[Path, str]:
     """Folder and choice; an "@" in a folder's own name is left alone."""
     folder, at, choice = run.rpartition("@")
@@ -193,7 +204,7 @@ def _scenario(population: SavedPopulation) -> Any:
     from malib_lite.train import SCENARIOS, TrainConfig, make_scenario
 
     config = dict(population.config)
-    if config.get("scenario") not in SCENARIOS:
+    if config.get("scenario") not in list(SCENARIOS):  # it may be of any type
         raise ConfigError(
             f"'{population.path}' was made by a program in Python, whose classes its config.yaml only names: runs of "
             "`python -m malib_lite.train` can be evaluated"
@@ -201,7 +212,7 @@ def _scenario(population: SavedPopulation) -> Any:
     # Where and how it was learnt plays no part, and need not be possible here; but for what made the policies what they
     # are.
     config["training"] = {}
-    if "psro" in config:
+    if isinstance(config.get("psro"), dict):
         kept = ("oracle", "symmetric", "pipeline")
         config["psro"] = {key: value for key, value in config["psro"].items() if key in kept}
     scenario = make_scenario(build(TrainConfig, config))
@@ -308,7 +319,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
 
 
 def _write(evaluation: Evaluation, out: Path) -> None:
-    from malib_lite.runtime.files import write_text
+    from malib_lite.runtime.files import write_text, write_whole
     from malib_lite.runtime.metrics import finite
     from malib_lite.runtime.plots import plot_cross_play
 
@@ -316,8 +327,11 @@ def _write(evaluation: Evaluation, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "evaluation.json", json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
-        plot_cross_play(
-            out / "cross_play.png", evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest
+        write_whole(  # which replaces a link instead of writing to what it leads to
+            out / "cross_play.png",
+            lambda new: plot_cross_play(
+                new, evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest
+            ),
         )
     except OSError as error:
         raise ConfigError(f"'out' = '{out}': cannot be written ({error.strerror or error})") from None

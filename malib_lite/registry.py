@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from malib_lite.config import ConfigError, suggest, told
+from malib_lite.untrusted import check_import
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -67,11 +68,12 @@ def find(path: str, key: str) -> Any:
         key: of the configuration, where it stands.
 
     Raises:
-        ConfigError: there is no such module, or it has no such name.
+        ConfigError: there is no such module, or it has no such name, or a file that is not trusted names it.
     """
     module_name, _, name = path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(f"'{key}' = '{path}': '{module_name}' is not the name of a module")
+    check_import(path, module_name, key)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

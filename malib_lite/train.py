@@ -10,7 +10,8 @@ import pkgutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from malib_lite.config import (
@@ -22,9 +23,11 @@ from malib_lite.config import (
     config,
     describe,
     option,
+    sentence,
     suggest,
 )
 from malib_lite.runtime.signals import interruptible
+from malib_lite.untrusted import only_registered, read_mapping
 
 SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
@@ -113,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interruptible():
             return _main(sys.argv[1:] if arguments is None else arguments, started)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("interrupted before anything was played", file=sys.stderr)
@@ -131,12 +134,22 @@ def _main(arguments: Sequence[str], started: float) -> int:
         return 0
     if _needs_processes(settings):
         _start_fork_server(settings)
-    scenario = make_scenario(settings)
-    if not settings.logdir:
-        from malib_lite.runtime.run_folder import make_folder
+    with only_registered(None if options.trust else options.config, {options.env, *_texts(overrides)}):
+        scenario = make_scenario(settings)
+        if not settings.logdir:
+            from malib_lite.runtime.run_folder import make_folder
 
-        scenario.log_dir = make_folder(scenario.log_dir)
-    return _run(scenario, options.quiet, started)
+            scenario.log_dir = make_folder(scenario.log_dir)
+        return _run(scenario, options.quiet, started)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _exit_code(interrupt: KeyboardInterrupt) -> int:
@@ -269,6 +282,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
         if name != "scenario" and name not in _SECTIONS:
             parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
     parser.add_argument("--config", metavar="FILE", help="read a YAML file, e.g. the config.yaml of a run")
+    parser.add_argument("--trust", action="store_true", help="import modules that this file names")
     parser.add_argument("--list", nargs="?", const="", metavar="FAMILY", help="list what there is, or a family's ids")
     parser.add_argument("--help-config", action="store_true", help="list every field, of this scenario and algorithm")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
@@ -325,15 +339,7 @@ def _merge(options: argparse.Namespace, overrides: Mapping[str, Any]) -> dict[st
     """File below command line."""
     merged: dict[str, Any] = {}
     if options.config is not None:
-        import yaml
-
-        try:
-            with open(options.config) as file:
-                merged = yaml.safe_load(file) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"'config' = '{options.config}': {error}") from None
-        if not isinstance(merged, dict):
-            raise ConfigError(f"'config' = '{options.config}': the file must hold a mapping")
+        merged = read_mapping(Path(options.config), follow_link=True)
     for flag, path in _FLAGS.items():  # a flag on the command line comes before the same setting in the file
         section, _, key = path.format(scenario=options.scenario or merged.get("scenario")).partition(".")
         if getattr(options, flag) is not None and isinstance(merged.get(section), dict):

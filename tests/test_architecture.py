@@ -50,19 +50,20 @@ def within(name, packages):
 MAY = {
     "contracts": [],
     "config": [],
-    "models": [],
-    "registry": [],
+    "models": ["untrusted"],
+    "registry": ["untrusted"],
+    "untrusted": [],
     "environments": ["registry"],
     "runtime": ["malib_lite.__version__"],
     "backend": ["runtime"],
     "rollout": ["backend", "runtime", "models"],
-    "population": ["rollout", "backend", "models"],
+    "population": ["rollout", "backend", "models", "untrusted"],
     "agent": ["rollout", "backend", "runtime"],
     "scenarios": ["agent", "rollout", "population", "backend", "runtime", "models", "environments", "registry"],
     "runner": ["scenarios", "agent", "rollout", "backend", "runtime"],
     "survey": ["registry", "environments", "rollout"],
-    "evaluate": ["train", "population", "runtime"],
-    "train": ["registry", "environments", "runner", "scenarios", "rollout", "runtime"],
+    "evaluate": ["train", "population", "runtime", "untrusted"],
+    "train": ["registry", "environments", "runner", "scenarios", "rollout", "runtime", "untrusted"],
 }
 
 

@@ -15,6 +15,7 @@ from malib_lite.contracts.vector import VectorEnvironment
 from malib_lite.envs.gym.adapter import AGENT, GymAdapter
 from malib_lite.envs.gym.cartpole import cartpole_vector
 from malib_lite.envs.gym.gym_vector import gymnasium_vector
+from malib_lite.untrusted import check_import
 
 # Which of gymnasium's extras a family of environments needs, by the module that holds it.
 _EXTRAS = {
@@ -90,6 +91,9 @@ def env_ids() -> list[str]:
 
 def _make(env_id: str, scenario_configs: Mapping[str, Any]) -> gymnasium.Env:
     """``gymnasium.make`` with its errors made the user's: what is wrong, and what to do."""
+    for name in (env_id, scenario_configs.get("env_id")):  # the latter is that of gymnasium's adapter of the old gym
+        if isinstance(name, str) and ":" in name:  # gymnasium imports what stands before the colon
+            check_import(name, name.partition(":")[0], "env_id")
     try:
         # the checker would complain of environments that return one array again and again, which does no harm here
         return gymnasium.make(env_id, **{"disable_env_checker": True, **scenario_configs})

@@ -18,6 +18,7 @@ from malib_lite.config import ConfigError, PositiveInt, build, config, option
 from malib_lite.models.actions import array_action_space, num_choices
 from malib_lite.models.distributions import DiagGaussian, MaskedCategorical, MultiCategorical
 from malib_lite.models.images import ImageEncoder, Images, channel_order
+from malib_lite.untrusted import check_import
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
@@ -162,6 +163,7 @@ def _own_class(net: Any) -> type[nn.Module]:
     found = net
     if isinstance(net, str):
         module, _, name = net.replace(":", ".").rpartition(".")
+        check_import(net, module, "net")
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:

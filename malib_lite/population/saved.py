@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
 from malib_lite.population.payoff_manager import PayoffManager
+from malib_lite.untrusted import check_inside, read_mapping
 
 CHOICES = ("final", "best", "latest", "average")
 
@@ -53,21 +54,28 @@ class SavedPopulation:
         if not state_file.is_file():
             raise ConfigError(f"'{path}' has no policies: the run has not come to checkpoints/state.json")
         try:
-            config = yaml.safe_load((path / "config.yaml").read_text())
-            state = json.loads(state_file.read_text())
+            check_inside(path, "config.yaml", "checkpoints")
+            config = read_mapping(path / "config.yaml", follow_link=False)
+            state = read_mapping(state_file, follow_link=False)
             if "policies" in state:
                 members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
                 mixtures = {player: np.ones(1) for player in members}
             else:
                 members = {player: list(map(Member.parse, texts)) for player, texts in state["members"].items()}
-                mixtures = {player: _mixture(strategy) for player, strategy in state["strategies"].items()}
+                mixtures = {p: _mixture(state["strategies"][p], len(of), p) for p, of in members.items()}
             best = _best(state.get("best"), members)
+            _check_files(path, [*members.values(), *(best or {}).values()])
             payoffs = PayoffManager(list(members))
             if files := state.get("payoffs"):  # self-play fills in none, for example
                 payoffs.expand([len(of_player) for of_player in members.values()])
+                check_inside(path / "checkpoints", *files)
                 for name in files:
                     payoffs.put_back(load_file(path / "checkpoints" / name))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
+        except ConfigError:
+            raise
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError
+        ) as error:  # fmt: skip
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
         complete = any(payoffs.sizes) and not payoffs.missing()
         return SavedPopulation(
@@ -106,9 +114,46 @@ class SavedPopulation:
         return pools
 
 
-def _mixture(strategy: Mapping[str, Any]) -> np.ndarray:
+def _check_files(path: Path, pools: Collection[Collection[Member]]) -> None:
+    """Members have digests for names, and their files lie in the run folder itself.
+
+    A file that is missing is not found out here: whoever plays the member says so.
+
+    Raises:
+        ValueError: a digest is none, or its file is no file of the run folder.
+    """
+    if not pools or not all(pools):
+        raise ValueError("a player has no members")
+    check_inside(path / "checkpoints", "policies")
+    for digest in {member.digest for pool in pools for member in pool}:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{digest!r} is not the digest of a member")
+        with contextlib.suppress(FileNotFoundError):
+            check_inside(path / "checkpoints" / "policies", f"{digest}.safetensors")
+
+
+def _mixture(strategy: Mapping[str, Any], size: int, player: str) -> np.ndarray:
+    """The mixture (P,) of a pool; of one that has not been mixed, whose probabilities are all 0, all members alike.
+
+    Raises:
+        ValueError: it is no distribution over the ``size`` members.
+    """
     probabilities = np.array(strategy["probabilities"], np.float64)
-    return probabilities if probabilities.sum() > 0.0 else np.full(len(probabilities), 1.0 / len(probabilities))
+    if probabilities.shape != (size,):
+        raise ValueError(f"the mixture of {player} has the shape {probabilities.shape}, there are {size} members")
+    if not probabilities.any():
+        return np.full(size, 1.0 / size)
+    return _distribution(probabilities, f"the mixture of {player}")
+
+
+def _distribution(values: np.ndarray, what: str) -> np.ndarray:
+    """``values`` themselves; ValueError where they are not finite, not negative and of sum 1.
+
+    The sum may be off by as much as StrategySpec allows where mixtures are set.
+    """
+    if not (np.isfinite(values).all() and (values >= 0.0).all() and abs(values.sum() - 1.0) <= 1e-6):
+        raise ValueError(f"{what} is no distribution: probabilities are finite, not negative and add up to 1")
+    return values
 
 
 def _best(
@@ -129,8 +174,7 @@ def _best(
     pools = {}
     for player, probabilities in of_players.items():
         mixture = np.array(probabilities, np.float64)
-        if not (np.isfinite(mixture).all() and (mixture >= 0.0).all() and abs(mixture.sum() - 1.0) < 1e-6):
-            raise ValueError(f"the best mixture of {player} is no distribution")
+        _distribution(mixture, f"the best mixture of {player}")
         pools[player] = _pool(members[player][: len(mixture)], mixture)  # there may be newer members
     return pools
 

@@ -197,7 +197,7 @@ def plot_cross_play(
     axes.set_xticklabels(names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticklabels(names)
     _colour_bar(figure.colorbar(image, ax=axes, label="mean return over all seats", shrink=0.8), largest or 1.0)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")  # the path may be that of an unfinished file
 
 
 def plot_timeline(path: Path, title: str, iterations: Sequence[tuple[int, float, float, bool]]) -> None:
