@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from malib_lite.config import ConfigError, sentence
+from malib_lite.config import ConfigError, sentence, suggest
 from malib_lite.untrusted import only_registered
 
 if TYPE_CHECKING:
@@ -221,6 +221,9 @@ def _scenario(population: SavedPopulation) -> Any:
             f"'{population.path}' has policies of {', '.join(population.members)}, but the players are "
             f"{', '.join(scenario.groups)}"
         )
+    for kind in {member.kind for members in population.members.values() for member in members}:
+        if kind not in scenario.policies:
+            raise ConfigError(f"'{population.path}' has a member of '{kind}': {suggest(kind, scenario.policies)}")
     return scenario
 
 

@@ -230,6 +230,15 @@ def test_members_are_named_by_digests(digest, run_folder, capsys):
     assert "not the digest of a member" in error_of(evaluate.main, [run_folder], capsys)
 
 
+def test_members_are_of_the_players(run_folder, capsys):
+    file = run_folder / "checkpoints" / "state.json"
+    state = json.loads(file.read_text())
+    digest = state["members"]["player_0"][0].rpartition(":")[2]
+    state["members"]["player_0"][0] = f"player_7:{digest}"
+    file.write_text(json.dumps(state))
+    assert "member of 'player_7'" in error_of(evaluate.main, [run_folder], capsys)
+
+
 def test_payoffs_lie_in_the_folder(run_folder, tmp_path, capsys):
     file = run_folder / "checkpoints" / "state.json"
     state = json.loads(file.read_text())
