@@ -152,6 +152,23 @@ def test_files_that_are_no_configuration_are_a_sentence(content, run_folder, tmp
     error_of(evaluate.main, [run_folder], capsys)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("too deep", f"more than {MAX_DEPTH} deep"),
+        ("deep", f"more than {MAX_DEPTH} deep"),
+        ("aliases", "with its aliases expanded"),
+        ("endless", "no complete value"),
+        ("long", "it is longer than"),
+    ],
+)
+def test_bounds_are_found_before_anything_is_built(name, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(yaml, "safe_load", lambda text: pytest.fail("it was built"))
+    (tmp_path / "bad.yaml").write_bytes(BAD[name])
+    with pytest.raises(ConfigError, match=reason):
+        read_mapping(tmp_path / "bad.yaml", follow_link=True)
+
+
 def test_aliases_that_stay_small_are_read(tmp_path):
     file = tmp_path / "good.yaml"
     file.write_text(
