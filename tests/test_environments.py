@@ -226,7 +226,9 @@ def test_the_command_line_takes_a_users_module(tmp_path, monkeypatch, capsys):
     assert main([*command, "--env_config.length", "3", "--rollout.fragment_length", "32"]) == 0
     assert "return" in capsys.readouterr().out
     (first,) = (tmp_path / "logs").iterdir()
-    assert main(["--config", str(first / "config.yaml"), "--logdir", str(tmp_path / "again")]) == 0
+    again = ["--config", str(first / "config.yaml"), "--logdir", str(tmp_path / "again")]
+    assert main(again) == 2 and "--trust" in capsys.readouterr().err  # a file does not say whose it is
+    assert main([*again, "--trust"]) == 0
     ours, theirs = ((folder / "metrics.jsonl").read_text().splitlines() for folder in (first, tmp_path / "again"))
     assert [without_times(line) for line in ours] == [without_times(line) for line in theirs] != []
 
