@@ -22,18 +22,22 @@ draw as evenly as the incentives allow.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from malib_lite.config import ConfigError, suggest
-from malib_lite.population.normal_form import distribution, normalise
+from malib_lite.population.dominance import restrict, undominated, unit
+from malib_lite.population.normal_form import check_table, distribution, normalise
 
 JointSolver: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 # Joint profiles that the maximum entropy programs take: they solve dense systems of this size.
 MAX_JOINT_PROFILES = 2048
+# What incentives may leave to gain, as a part of what they usually are.
+ACCURACY = 1e-8
 MAX_NEWTON_STEPS = 200  # about 25 are needed
 
 
@@ -45,8 +49,8 @@ def max_welfare_cce(payoffs: np.ndarray) -> np.ndarray:
 
 def max_welfare_ce(payoffs: np.ndarray) -> np.ndarray:
     """The correlated equilibrium with the largest sum of payoffs; a vertex of them where there are many."""
-    game = normalise(payoffs)
-    return _max_welfare(game, _ce_incentives(game))
+    game, kept = _undominated(payoffs)
+    return _among_all(_max_welfare(game, _ce_incentives(game)), kept, payoffs)
 
 
 def max_entropy_cce(payoffs: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray:
@@ -54,28 +58,37 @@ def max_entropy_cce(payoffs: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray
 
     Args:
         payoffs: (N, P_1, ..., P_N).
-        epsilon: what a player may still gain, in units of the payoff range; more than 0. What an exact equilibrium
-            never plays gets a probability of about this size. Of a zero-sum game the equilibria may be a single point,
-            and epsilon is all the room there is: 1e-8 is too little for some.
+        epsilon: what a player may still gain, in units of the payoff range of what is not strictly dominated; more than
+            0. What an exact equilibrium never plays gets a probability of about this size. Of a zero-sum game the
+            equilibria may be a single point, and epsilon is all the room there is: 1e-8 is too little for some.
 
     Returns:
-        Joint distribution (P_1, ..., P_N).
+        Joint distribution (P_1, ..., P_N). Where payoffs differ by too many orders of magnitude for double precision,
+        the one of largest entropy among those that never play a strictly dominated strategy.
 
     Raises:
         ConfigError: more than ``MAX_JOINT_PROFILES`` joint profiles, or an epsilon that is not positive.
         RuntimeError: epsilon is too small for double precision.
     """
-    game = normalise(payoffs)
-    return _max_entropy(game, _cce_incentives(game), epsilon)
+    game, kept = _undominated(payoffs)
+    if game.size < np.size(payoffs):
+        # A strictly dominated strategy may well have a place in a coarse correlated equilibrium.
+        whole = check_table(payoffs) / unit(payoffs)
+        try:
+            return _max_entropy(whole, _cce_incentives(whole), epsilon)
+        except RuntimeError:  # of the program alone: what is asked for was checked before
+            pass
+    return _among_all(_max_entropy(game, _cce_incentives(game), epsilon), kept, payoffs)
 
 
 def max_entropy_ce(payoffs: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray:
-    """The correlated equilibrium of largest entropy; arguments, result and errors as of :func:`max_entropy_cce`.
+    """The correlated equilibrium of largest entropy; arguments and errors as of :func:`max_entropy_cce`.
 
-    ``epsilon`` bounds what a recommendation leaves to gain, times the recommendation's probability.
+    ``epsilon`` bounds what a recommendation leaves to gain, times the recommendation's probability. Strictly dominated
+    strategies are never recommended.
     """
-    game = normalise(payoffs)
-    return _max_entropy(game, _ce_incentives(game), epsilon)
+    game, kept = _undominated(payoffs)
+    return _among_all(_max_entropy(game, _ce_incentives(game), epsilon), kept, payoffs)
 
 
 JOINT_SOLVERS: dict[str, JointSolver] = {
@@ -132,6 +145,20 @@ def ce_gains(payoffs: np.ndarray, joint: np.ndarray) -> np.ndarray:
     return np.array(gains)
 
 
+def _undominated(payoffs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The game without its strictly dominated strategies, normalised, and which strategies it has."""
+    payoffs = check_table(payoffs)
+    kept = undominated(payoffs)
+    return normalise(restrict(payoffs, kept)), kept
+
+
+def _among_all(joint: np.ndarray, kept: list[np.ndarray], payoffs: np.ndarray) -> np.ndarray:
+    """The joint distribution over all strategies from that over the strategies that are kept."""
+    whole = np.zeros(np.shape(payoffs)[1:])
+    whole[np.ix_(*kept)] = joint
+    return whole
+
+
 def _cce_incentives(game: np.ndarray) -> np.ndarray:
     """Matrix A (sum of P_n, joint profiles): A @ joint is what each fixed strategy gains over the draw."""
     rows = []
@@ -164,7 +191,34 @@ def _ce_incentives(game: np.ndarray) -> Any:
 
 
 def _max_welfare(game: np.ndarray, incentives: Any) -> np.ndarray:
-    """Maximise the sum of payoffs over joint distributions with ``incentives @ joint <= 0``."""
+    """Maximise the sum of payoffs over joint distributions with ``incentives @ joint <= 0``.
+
+    The program's tolerances are absolute. Where they leave more to gain than a small part of what an incentive usually
+    is, every incentive gets a unit of its own, which changes no equilibrium.
+    """
+    from scipy.sparse import csr_array, diags_array  # scipy takes long to import, and only some solvers need it
+
+    joint = _welfare_program(game, incentives)
+    rows = csr_array(incentives)
+    units = np.array([_usual(rows.data[start:end]) for start, end in itertools.pairwise(rows.indptr)])
+    gains = lambda joint: (rows @ joint.ravel() / units).max(initial=0.0)  # noqa: E731
+    if joint is None or gains(joint) > ACCURACY:
+        again = _welfare_program(game, diags_array(1.0 / units) @ rows)
+        if joint is None or (again is not None and gains(again) < gains(joint)):
+            joint = again
+    if joint is None:
+        raise RuntimeError("the linear program for the correlated equilibrium was not solved")
+    return joint
+
+
+def _usual(values: np.ndarray) -> float:
+    """Median size of the values that are not zero; 1 where all are."""
+    sizes = np.abs(values[values != 0.0])
+    return float(np.median(sizes)) if sizes.size else 1.0
+
+
+def _welfare_program(game: np.ndarray, incentives: Any) -> np.ndarray | None:
+    """The program's solution; None where there was none."""
     from scipy.optimize import linprog
 
     welfare = game.sum(axis=0)
@@ -177,8 +231,8 @@ def _max_welfare(game: np.ndarray, incentives: Any) -> np.ndarray:
         method="highs",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    if solution.status != 0:
-        raise RuntimeError(f"the linear program for the correlated equilibrium was not solved: {solution.message}")
+    if solution.status != 0 or not (solution.x > 0.0).any():
+        return None
     return distribution(solution.x).reshape(welfare.shape)
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 
-def normalise(payoffs: np.ndarray) -> np.ndarray:
-    """Check a payoff table (N, P_1, ..., P_N); shift each player's payoffs to start at 0, scale all to span 1.
+def check_table(payoffs: np.ndarray) -> np.ndarray:
+    """A payoff table (N, P_1, ..., P_N) as float64.
 
     Raises:
         ValueError: the shape is another, or an entry is not finite.
@@ -21,10 +21,34 @@ def normalise(payoffs: np.ndarray) -> np.ndarray:
         raise ValueError(f"payoffs of N players have the shape (N, P_1, ..., P_N), not {payoffs.shape}")
     if not np.isfinite(payoffs).all():
         raise ValueError("payoffs have entries that are not finite: were all match-ups evaluated?")
-    profile_axes = tuple(range(1, payoffs.ndim))
-    shifted = payoffs - payoffs.min(axis=profile_axes, keepdims=True)
+    return payoffs
+
+
+def normalise(payoffs: np.ndarray) -> np.ndarray:
+    """Shift each player's payoffs of a table (N, P_1, ..., P_N) to start at 0, scale all together to span 1.
+
+    Raises:
+        ValueError: as of :func:`check_table`.
+    """
+    payoffs = check_table(payoffs)
+    return _to_one(payoffs - _lowest(payoffs), float(np.abs(payoffs).max()))
+
+
+def normalise_each(payoffs: np.ndarray) -> np.ndarray:
+    """:func:`normalise` with a unit of its own for each player, so that the payoffs of each span 1."""
+    payoffs = check_table(payoffs)
+    return np.stack(
+        [_to_one(own, float(np.abs(p).max())) for own, p in zip(payoffs - _lowest(payoffs), payoffs, strict=True)]
+    )
+
+
+def _lowest(payoffs: np.ndarray) -> np.ndarray:
+    return payoffs.min(axis=tuple(range(1, payoffs.ndim)), keepdims=True)
+
+
+def _to_one(shifted: np.ndarray, largest: float) -> np.ndarray:
     # The second bound keeps rounding errors between strategies that are alike from being blown up to full scale.
-    scale = max(float(shifted.max()), 1e-9 * float(np.abs(payoffs).max()))
+    scale = max(float(shifted.max()), 1e-9 * largest)
     return shifted / scale if scale > 0.0 else shifted
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from malib_lite.population.dominance import sums_to
+
 JointChoice = tuple[int, ...]  # one pool index per player
 
 
@@ -84,11 +86,9 @@ class PayoffManager:
         games are strict about it.
         """
         payoffs = self._payoffs.copy()
-        if len(self.players) == 2:
-            scale = max(1.0, float(np.abs(payoffs).max(initial=0.0)))
-            if np.abs(payoffs.sum(axis=0)).max(initial=0.0) < 1e-6 * scale:
-                payoffs[0] = (payoffs[0] - payoffs[1]) / 2
-                payoffs[1] = -payoffs[0]
+        if len(self.players) == 2 and sums_to(payoffs, 0.0):
+            payoffs[0] = (payoffs[0] - payoffs[1]) / 2
+            payoffs[1] = -payoffs[0]
         return payoffs
 
     @property

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from malib_lite.population.dominance import ROUNDING, restrict, undominated
 from malib_lite.population.normal_form import distribution
 
-# Payoffs nearer than this to the value, as a part of the payoff range, are a tie.
+# Payoffs nearer than this to the value, as a part of the payoff range of what is not strictly dominated, are a tie.
 TIE = 1e-6
 
 
@@ -40,7 +41,8 @@ def rectified_opponents(
         raise ValueError(f"rectified Nash is for two players, not {len(payoffs)}")
     own, other = mixtures[player], mixtures[1 - player]
     table = payoffs[0] if player == 0 else payoffs[1].T  # [own, other]
-    least = own @ table @ other - TIE * np.ptp(table)
+    range_left = np.ptp(restrict(payoffs, undominated(payoffs))[player])
+    least = own @ table @ other - max(TIE * range_left, ROUNDING * np.abs(table).max())
     # Against the whole mixture a played member earns the value, so it earns as much against some who are played.
     return {
         member: distribution(np.where(table[member] >= least, other, 0.0))
