@@ -258,7 +258,11 @@ def _contestant(name: str, population: SavedPopulation, choice: str, scenario: A
 
 
 def _elo(table: CrossPlay, stake: float) -> np.ndarray | None:
-    """Ratings (K, 3) with intervals, for two players with opposite interests; ``stake`` counts as a win."""
+    """Ratings (K, 3) with intervals, for two players with opposite interests.
+
+    To get as much more than the other as one can counts as a win, where ``stake`` is the largest absolute return: in a
+    game of sum c that is between stake and c - stake, or c + stake where c is negative.
+    """
     import numpy as np
 
     from malib_lite.population.meta_solvers import is_constant_sum
@@ -268,7 +272,7 @@ def _elo(table: CrossPlay, stake: float) -> np.ndarray | None:
         return None
     mean, size = table.mean, len(table.names)
     centre = float((table.values[0] + table.values[1].T).mean()) / 2.0
-    stake = max(stake, float(np.abs(mean - centre).max())) or 1.0
+    stake = max(stake - abs(centre), float(np.abs(mean - centre).max())) or 1.0
     wins = wins_from_payoffs(mean, table.mean_errors, lowest=centre - stake, highest=centre + stake)[:size, size:]
     np.fill_diagonal(wins, 0.0)
     ratings = fit_elo(wins)

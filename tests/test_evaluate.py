@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from malib_lite.config import ConfigError
-from malib_lite.evaluate import evaluate, main
+from malib_lite.evaluate import _elo, evaluate, main
+from malib_lite.population.cross_play import CrossPlay
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
@@ -333,3 +334,13 @@ def test_damaged_best_mixtures_are_a_sentence(runs, tmp_path, damage):
     (folder / "checkpoints" / "state.json").write_text(json.dumps({**state, "best": damage}))
     with pytest.raises(ConfigError, match="cannot be read as a run folder"):
         evaluate([f"{folder}@best"])
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.5, 0.5), (0.5, -1.5), (1e-9, 0.0), (1e12, 3e12)])
+def test_elo_does_not_depend_on_what_both_get_alike(scale, offset):
+    """To win pays 1 more than to lose, or 2: 0.4 more than the other is the same share of games won."""
+    lead = np.array([[0.0, 0.4, -0.2], [-0.4, 0.0, 0.6], [0.2, -0.6, 0.0]])
+    values, errors = np.stack([lead, lead]), np.full((2, 3, 3), 0.01)
+    expected = _elo(CrossPlay(("a", "b", "c"), values, errors), stake=1.0)
+    paid = _elo(CrossPlay(("a", "b", "c"), values * scale + offset, errors * scale), stake=scale + abs(offset))
+    np.testing.assert_allclose(paid, expected, rtol=1e-6)

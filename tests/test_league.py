@@ -144,13 +144,13 @@ def test_every_pair_meets_once():
     pairs = exhibition.missing(["a", "b"], ["a", "b", "x"])
     assert pairs == [("a", "b"), ("a", "x"), ("b", "x")]
     for pair in pairs:
-        exhibition.record(*pair, Meeting(100, (0.4, -0.4), (0.1, 0.1), 1.0))
+        exhibition.record(*pair, Meeting(100, (0.4, -0.4), (0.1, 0.1), 1.0, 2.0))
     assert exhibition.missing(["a", "b"], ["a", "b", "x"]) == []
     assert exhibition.missing(["a", "b", "c"], ["a", "b", "x"]) == [("c", "a"), ("c", "b"), ("c", "x")]
     for pair in [("a", "b"), ("b", "a"), ("a", "a")]:
         with pytest.raises(ValueError, match="every pair plays once"):
-            exhibition.record(*pair, Meeting(1, (1, -1), (0, 0), 1.0))
-    assert exhibition["b", "a"] == Meeting(100, (-0.4, 0.4), (0.1, 0.1), 1.0)
+            exhibition.record(*pair, Meeting(1, (1, -1), (0, 0), 1.0, 2.0))
+    assert exhibition["b", "a"] == Meeting(100, (-0.4, 0.4), (0.1, 0.1), 1.0, 2.0)
     np.testing.assert_allclose(
         exhibition.payoffs(["a", "b"], ["a", "b", "x"]), [[np.nan, 0.4, 0.4], [-0.4, np.nan, 0.4]]
     )
@@ -159,14 +159,14 @@ def test_every_pair_meets_once():
 def won(share, games):
     """A meeting in which the first one won this share of the games, and lost all others."""
     error = 2 * np.sqrt(share * (1 - share) / games)
-    return Meeting(games, (2 * share - 1, 1 - 2 * share), (error, error), 1.0)
+    return Meeting(games, (2 * share - 1, 1 - 2 * share), (error, error), 1.0, 2.0)
 
 
 def test_the_game_of_choosing_somebody():
     """Rock, paper and scissors share 1: each gets half of it from itself."""
     exhibition = Exhibition()
     for pair, payoffs in {("r", "p"): (0.0, 1.0), ("s", "p"): (1.0, 0.0), ("r", "s"): (1.0, 0.0)}.items():
-        exhibition.record(*pair, Meeting(100, payoffs, (0.1, 0.1), 1.0))
+        exhibition.record(*pair, Meeting(100, payoffs, (0.1, 0.1), 1.0, 2.0))
     game = exhibition.game(["r", "p", "s"])
     np.testing.assert_allclose(game[0], [[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
     assert is_constant_sum(game)
@@ -189,7 +189,7 @@ def test_the_game_of_choosing_somebody():
 def test_interests_are_told_by_what_is_won_together(payoffs, opposite):
     exhibition = Exhibition()
     for number, each in enumerate(payoffs):
-        exhibition.record("a", f"b{number}", Meeting(100, each, (0.1, 0.1), 1.0))
+        exhibition.record("a", f"b{number}", Meeting(100, each, (0.1, 0.1), 1.0, 2.0))
     assert exhibition.shows_opposite_interests() == opposite
 
 
@@ -207,15 +207,29 @@ def test_ratings_are_relative_to_the_first():
 def test_ratings_go_by_what_is_won_and_not_by_how_often():
     """Who loses one coin in most games and wins five in some is the better one."""
     exhibition = Exhibition()
-    exhibition.record("often", "much", Meeting(1000, (-0.2, 0.2), (0.05, 0.05), 5.0))
+    exhibition.record("often", "much", Meeting(1000, (-0.2, 0.2), (0.05, 0.05), 5.0, 10.0))
     ratings = exhibition.ratings(["often", "much"])
     assert ratings["much"].elo == pytest.approx(400 * np.log10(0.52 / 0.48), abs=0.5)
     assert Exhibition().ratings(["alone"]) == {"alone": (0, 0, 0)}
 
 
+@pytest.mark.parametrize("offset", [-1.5, 0.5, 1e6])
+def test_ratings_do_not_depend_on_what_all_get_alike(offset):
+    """Rock, paper, scissors paid 1, 0.5, 0 is the game that is paid 1, 0, -1."""
+    plain, paid = Exhibition(), Exhibition()
+    for pair, share in {("a", "b"): 0.3, ("b", "c"): 0.6, ("a", "c"): 0.5}.items():
+        meeting = won(share, 200)
+        plain.record(*pair, meeting)
+        payoffs = meeting.payoffs[0] / 2 + offset, meeting.payoffs[1] / 2 + offset
+        errors = meeting.errors[0] / 2, meeting.errors[1] / 2
+        paid.record(*pair, Meeting(200, payoffs, errors, 0.5 + abs(offset), 1.0))
+    for name, rating in plain.ratings(["a", "b", "c"]).items():
+        np.testing.assert_allclose(paid.ratings(["a", "b", "c"])[name], rating, atol=1e-6)
+
+
 def test_who_always_wins_has_a_finite_rating():
     exhibition = Exhibition()
-    exhibition.record("a", "b", Meeting(50, (-1.0, 1.0), (0.0, 0.0), 1.0))
+    exhibition.record("a", "b", Meeting(50, (-1.0, 1.0), (0.0, 0.0), 1.0, 2.0))
     assert 400 < exhibition.ratings(["a", "b"])["b"].elo < 2000
 
 
@@ -324,8 +338,8 @@ def test_main_agents_meet_everybody_and_are_rated(played):
     pairs = [frozenset(meeting[:2]) for meeting in state["exhibition"]["meetings"]]
     expected = {frozenset({row, column}) for row in rows for column in columns if row != column}
     assert len(pairs) == len(set(pairs)) and set(pairs) == expected
-    for _, _, games, payoffs, errors, largest in state["exhibition"]["meetings"]:
-        assert games == 40 and largest == 2.0  # 20 in each seat
+    for _, _, games, payoffs, errors, largest, lead in state["exhibition"]["meetings"]:
+        assert games == 40 and largest == 2.0 and lead == 4.0  # 20 in each seat; one wins what the other loses
         assert payoffs[0] == pytest.approx(-payoffs[1]) and min(errors) > 0.0
     final = summary["ratings"]["main-0"]
     assert final["low"] < final["elo"] < final["high"]

@@ -209,6 +209,16 @@ def test_snapshots_of_self_play_never_change(tmp_path):
     assert 0.0 <= lines[-1]["player_0/win_rate"] <= 1.0
 
 
+@pytest.mark.parametrize("paid", [0.0, 1.5, -1.5])
+def test_games_are_won_by_who_gets_more_whatever_both_are_paid(tmp_path, paid):
+    """Rock, paper, scissors against the untrained: a third is won, drawn, lost, though all returns may be above 0."""
+    payoffs = [[[value + paid, -value + paid] for value in row] for row in ([0, -1, 1], [1, 0, -1], [-1, 1, 0])]
+    env = {"env": "matrix/custom", "env_config": {"payoffs": payoffs}}
+    _, lines, _ = play(tmp_path, "self_play", steps=600, iterations=1, self_play={"opponents": "pfsp"}, **env)
+    for player in ("player_0", "player_1"):
+        assert 0.3 < lines[-1][f"{player}/win_rate"] < 0.7
+
+
 def test_rectified_responses_start_from_their_members(tmp_path):
     frozen = {"iterations": 2, "trainer": {"learning_rate": 0.0}, **SMALL}
     _, _, state = play(tmp_path, "psro", "matrix/rock_paper_scissors", psro={"meta_solver": "rectified_nash"}, **frozen)

@@ -95,6 +95,35 @@ def test_elo_of_no_games_is_the_prior_and_of_apart_groups_is_level():
     np.testing.assert_allclose(elo.errors, 100.0 * math.sqrt(3 / 4))
 
 
+def test_elo_of_the_undefeated_is_finite_and_least_sure():
+    """Likelihood alone would rate one that never lost at infinity. More wins make it higher, and surer to be so."""
+    wins = np.array([[0.0, 30.0, 30.0], [0.0, 0.0, 15.0], [0.0, 15.0, 0.0]])
+    ratings, more = fit_elo(wins), fit_elo(wins * [[10.0], [1.0], [1.0]])
+    assert np.isfinite(ratings.values).all() and ratings.values[0] - ratings.values[1] > 400.0
+    assert ratings.values[1] == pytest.approx(ratings.values[2], abs=1e-6)
+    assert ratings.difference(0, 1)[1] > 2.0 * ratings.difference(1, 2)[1]
+    assert more.difference(0, 1)[0] > ratings.difference(0, 1)[0]
+    lost = fit_elo(wins.T)
+    np.testing.assert_allclose(lost.values, -ratings.values, atol=1e-6)  # and that of who never won
+
+
+def test_draws_count_half_in_elo():
+    """Forty draws rate two as alike as twenty wins each, and surely: a draw is no game without an end."""
+    level = fit_elo(np.array([[0.0, 20.0], [20.0, 0.0]]))
+    assert level.difference(0, 1)[0] == pytest.approx(0.0, abs=1e-9)
+    assert level.difference(0, 1)[1] < fit_elo(np.zeros((2, 2))).difference(0, 1)[1] / 10.0
+    ahead = fit_elo(np.array([[0.0, 30.0], [10.0, 0.0]]), prior_deviation=NO_PRIOR)  # 20 won, 20 drawn of 40
+    assert ahead.difference(0, 1)[0] == pytest.approx(400.0 * math.log10(3.0), rel=1e-6)
+
+
+def test_skills_of_the_undefeated_are_finite():
+    wins, draws = np.array([[0.0, 50.0], [0.0, 0.0]]), np.zeros((2, 2))
+    lead, spread = fit_skills(wins, draws).difference(0, 1)
+    assert SKILL_NOISE < lead < 6.0 * SKILL_DEVIATION and 0.0 < spread < 2.0 * SKILL_DEVIATION
+    with_draws = fit_skills(wins, np.array([[0.0, 50.0], [50.0, 0.0]])).difference(0, 1)[0]
+    assert 0.0 < with_draws < lead
+
+
 def test_elo_refuses_tables_that_are_none():
     with pytest.raises(ValueError, match="square"):
         fit_elo(np.zeros((2, 3)))

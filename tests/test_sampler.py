@@ -1,6 +1,7 @@
 """The rollout loop: what is recorded is each agent's own trajectory, whatever the fragments."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from malib_lite.backend.ring import Ring, SlotLayout
 from malib_lite.contracts.environment import describe
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.environments import describe_environment
-from malib_lite.rollout.books import Books
+from malib_lite.rollout.books import Books, Tally
 from malib_lite.rollout.inference.local import LocalInference
 from malib_lite.rollout.pool import PoolPlayer
 from malib_lite.rollout.recorder import as_trajectories, trajectory_fields
@@ -254,6 +255,54 @@ def test_books_tell_who_came_off_better_than_whom():
     others.place({"a": np.array([5.0]), "b": np.array([0.0]), "c": np.array([0.0])})
     both = Books.from_json(json.loads(json.dumps(Books.sum([books, others]).to_json())))
     assert both.placings == {"a": [3, 2, 1], "b": [2, 3, 1], "c": [0, 3, 3]}
+    assert both.leads == {"a": 5.0, "b": 5.0, "c": 5.0} and books.leads == {"a": 1.0, "b": 2.0, "c": 2.0}
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("offset", [0.0, 0.5, -1.5, 1e6])
+def test_to_win_is_to_get_more_than_the_other(scale, offset):
+    """Two won, two drawn, two lost, whatever all get besides: 1, 0.5 and 0 are paid for the same game as 1, 0, -1."""
+    returns = np.array([1.0, 0.0, -1.0, 1.0, 0.0, -1.0])
+    books, drawn = Books(), np.array([0, 0, 0, 1, 1, 1])
+    books.score("me", ["old", "new"], drawn, (returns + offset) * scale, (-returns + offset) * scale)
+    assert books.scores["me"] == {"old": [1, 1, 1], "new": [1, 1, 1]}
+    books.place({"me": (returns + offset) * scale, "other": (-returns + offset) * scale})
+    assert books.placings == {"me": [2, 2, 2], "other": [2, 2, 2]}
+    assert books.leads["me"] == pytest.approx(2.0 * scale, rel=1e-6)
+
+
+def test_players_who_get_the_same_draw():
+    books = Books()
+    books.score("me", ["a"], np.zeros(3, np.int64), np.array([0.1 + 0.2, 7.0, -1.0]), np.array([0.3, 7.0, -1.0]))
+    assert books.scores["me"] == {"a": [0, 3, 0]}
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e8])
+@pytest.mark.parametrize("parts", [1, 7, 100])
+def test_standard_errors_do_not_depend_on_what_is_added(offset, parts):
+    """Sums of squares would have lost all digits: 1e16 and a variance of 1. Here rounding is that of the numbers."""
+    values = np.random.default_rng(0).normal(size=100)
+    tally = Tally()
+    for part in np.array_split(values + offset, parts):
+        other = Tally()
+        other.add(part)
+        tally.merge(other)
+    assert tally.standard_error == pytest.approx(
+        values.std(ddof=1) / 10.0, rel=1e-12 + 10 * offset * np.finfo(float).eps
+    )
+    assert tally.mean == pytest.approx(values.mean() + offset, rel=1e-12) and tally.count == 100
+
+
+def test_tallies_of_nothing_and_of_one():
+    tally, nothing = Tally(), Tally()
+    tally.merge(nothing)
+    assert math.isnan(tally.mean) and math.isnan(tally.standard_error)
+    tally.add(np.array([3.0]))
+    tally.merge(nothing)
+    assert tally.mean == 3.0 and math.isnan(tally.standard_error)
+    nothing.merge(tally)
+    nothing.add(np.array([5.0]))
+    assert nothing.standard_error == 1.0 and (nothing.low, nothing.high) == (3.0, 5.0)
 
 
 def test_a_time_limit_is_a_truncation():

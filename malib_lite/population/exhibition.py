@@ -17,6 +17,7 @@ class Meeting(NamedTuple):
     payoffs: tuple[float, float]  # mean returns of the first and of the second
     errors: tuple[float, float]  # their standard errors
     largest: float  # absolute return that anybody had in any of the games
+    lead: float  # by how much the returns of the two differed at most in any of the games
 
     @property
     def swapped(self) -> Meeting:
@@ -76,6 +77,11 @@ class Exhibition:
         """The largest absolute return in any of the games; 0 while there are none."""
         return max((meeting.largest for meeting in self._meetings.values()), default=0.0)
 
+    @property
+    def lead(self) -> float:
+        """By how much the returns of two differed at most in any of the games; 0 while there are none."""
+        return max((meeting.lead for meeting in self._meetings.values()), default=0.0)
+
     def shows_opposite_interests(self) -> bool:
         """Whether what two win together is the same in all meetings; of a single one, whether it is nothing."""
         together = [sum(meeting.payoffs) for meeting in self._meetings.values()]
@@ -96,19 +102,20 @@ class Exhibition:
     def ratings(self, names: Sequence[str]) -> dict[str, Rating]:
         """Elo ratings by all meetings, relative to the first of ``names``.
 
-        A meeting's score is half its players' difference in mean returns, on a scale where the largest return of any
-        game is 1 and its opposite 0. Where games are won, drawn or lost, that is the share of games won; where one can
-        win more or less, as in poker, who wins seldom but much is rated well. A meeting counts as the games that tell a
-        share of wins as surely, but as no more than were played: intervals are rather too wide than too narrow.
+        A meeting's score is its players' difference in mean returns, on a scale where the largest difference in any
+        game is 1 and its opposite 0: what both get alike plays no part. Where games are won, drawn or lost, that is the
+        share of games won; where one can win more or less, as in poker, who wins seldom but much is rated well. A
+        meeting counts as the games that tell a share of wins as surely, but as no more than were played: intervals are
+        rather too wide than too narrow.
 
         Args:
             names: everybody who has met.
         """
         wins = np.zeros((len(names), len(names)))
-        largest = self.largest or 1.0
+        largest = self.lead or 1.0
         for (first, second), meeting in self._meetings.items():
-            lead = np.array([[(meeting.payoffs[0] - meeting.payoffs[1]) / 2.0]])
-            error = np.array([[sum(meeting.errors) / 2.0]])
+            lead = np.array([[meeting.payoffs[0] - meeting.payoffs[1]]])
+            error = np.array([[sum(meeting.errors)]])
             won = wins_from_payoffs(lead, error, lowest=-largest, highest=largest, max_games=meeting.games)
             pair = [names.index(first), names.index(second)]
             wins[np.ix_(pair, pair)] = won

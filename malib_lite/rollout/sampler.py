@@ -170,14 +170,15 @@ class Sampler:
             self._ended = []
             returns = {agent: np.concatenate([of[agent] for of in parts]) for agent in self._return}
             self.books.end(np.concatenate(lengths), returns)
+            teams = {
+                player: np.mean([returns[agent] for agent in agents], axis=0) for player, agents in self._groups.items()
+            }
             if self._placings:
-                teams = {player: [returns[agent] for agent in agents] for player, agents in self._groups.items()}
-                self.books.place({player: np.mean(team, axis=0) for player, team in teams.items()})
+                self.books.place(teams)
             for player in self.learners:
-                own = np.sum([returns[agent] for agent in self._groups[player]], axis=0)
                 for other, pool in self.pools.items():
                     members = np.concatenate([of[other] for of in drawn])
-                    self.books.score(player, [str(member) for member in pool.ids], members, own)
+                    self.books.score(player, list(map(str, pool.ids)), members, teams[player], teams[other])
 
     def _begin_episodes(self, mask: np.ndarray) -> None:
         mask = mask.copy()  # the environments clear their own flags

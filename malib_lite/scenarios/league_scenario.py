@@ -252,15 +252,16 @@ class LeagueScenario(Scenario):
 
     def _meeting(self, books: Iterable[Books]) -> Meeting:
         """The games of a pair, from the books of each seat that the first one took; a team counts as its mean agent."""
-        first, second, games = Tally(), Tally(), 0
+        first, second, games, lead = Tally(), Tally(), 0, 0.0
         for seat, book in zip(self.players, books, strict=True):
             games += book.length.count
+            lead = max(lead, book.leads[seat])
             for player, agents in self.groups.items():
                 for agent in agents:
                     (first if player == seat else second).merge(book.returns[agent])
         payoffs, errors = (first.mean, second.mean), (first.standard_error, second.standard_error)
         largest = max(abs(bound) for tally in (first, second) for bound in (tally.low, tally.high))
-        return Meeting(games, payoffs, errors, largest)
+        return Meeting(games, payoffs, errors, largest, lead)
 
     def _report(
         self, run: Run, generation: int, learnt: Mapping[str, Any], frozen: list[str], anew: list[str]
