@@ -49,6 +49,34 @@ def test_exact_best_responses_solve_kuhn_poker(tmp_path):
     assert payoffs is not None and np.allclose(payoffs.sum(axis=0), 0.0)
 
 
+def fictitious_play_by_hand(game, num_iterations):
+    """NashConv of the averages of all best responses, from uniform policies on, as plain tables of every response."""
+    pools = [[legal / legal.sum(axis=1, keepdims=True)] for _, legal in map(game.information_sets, game.agents)]
+    found = []
+    for _ in range(num_iterations + 1):
+        tables = [np.stack(pool) for pool in pools]
+        mixtures = [np.full(len(pool), 1.0 / len(pool)) for pool in pools]
+        found.append(game.nash_conv(tables, mixtures))
+        for agent, pool in zip(game.agents, pools, strict=True):
+            pool.append(game.best_response(agent, tables, mixtures)[1])
+    return found
+
+
+def test_uniform_mixtures_and_exact_best_responses_are_fictitious_play(tmp_path):
+    """A best response that is a member already counts again, and its payoffs are not computed twice."""
+    summary, lines, state = play(tmp_path, "psro", psro={"oracle": "exact", "meta_solver": "uniform"}, iterations=100)
+    game = make(tmp_path / "other", "psro", psro={"oracle": "exact"})._exact_game()
+    expected = fictitious_play_by_hand(game, 100)
+    np.testing.assert_allclose([line["nash_conv"] for line in lines if "nash_conv" in line], expected, atol=1e-9)
+    assert summary["iteration"] == 100 and summary["nash_conv"] < 0.07
+    for player, members in state["members"].items():
+        assert len(set(members)) == len(members) < 20
+        counts = np.array(lines[-1][f"{player}/mixture"]) * 101
+        np.testing.assert_allclose(counts, counts.round(), atol=1e-3)
+    payoffs = SavedPopulation.read(tmp_path).payoffs
+    assert payoffs is not None and payoffs.shape[1:] == tuple(map(len, state["members"].values()))
+
+
 def test_naive_self_play_goes_in_circles_and_its_average_does_not_help(tmp_path):
     """The same oracle, the same game: answering only the last policy does not come near the equilibrium."""
     naive = {"oracle": "exact", "opponents": "naive"}

@@ -16,7 +16,8 @@ of what is left (:class:`_Pace`); fictitious play needs none. alpha_rank takes i
     prd                  projected replicator dynamics, Lanctot et al. (2017)
     replicator_dynamics  Taylor and Jonker (1978), without a floor of exploration
     alpha_rank           Omidshafiei et al. (2019)
-    uniform              every strategy alike; with best responses to it, the outer loop is fictitious play
+    uniform              every strategy alike; with best responses to it, the outer loop is fictitious play, and psro
+                         weighs a strategy by how often it was a best response
 
 Other settings than the defaults: ``functools.partial(prd, gamma=0.05)`` is a meta-solver too, and so is a function of
 your own. These solvers let the players draw independently. Those of :mod:`malib_lite.population.correlated` give one

@@ -58,6 +58,7 @@ class Population:
         """
         self.players = list(players)
         self.members: dict[str, list[Member]] = {player: [] for player in players}
+        self.counts: dict[str, list[int]] = {player: [] for player in players}  # how often each member came
         self.strategies = {player: StrategySpec(player, (), {}) for player in players}
         self.payoffs = PayoffManager(self.players)
         self.exact = exact
@@ -69,6 +70,7 @@ class Population:
         """One that may grow apart from this one."""
         twin = copy.copy(self)
         twin.members = {player: list(members) for player, members in self.members.items()}
+        twin.counts = {player: list(counts) for player, counts in self.counts.items()}
         twin.strategies, twin.payoffs = copy.deepcopy((self.strategies, self.payoffs))
         twin.exact = None if self.exact is None else self.exact.copy()
         return twin
@@ -78,8 +80,18 @@ class Population:
         strategy = self.strategies[player]
         strategy.register_policy_id(f"policy-{strategy.num_policy}")
         self.members[player].append(member)
+        self.counts[player].append(1)
         if self.exact is not None:
             self.exact.add(self._agent[player], self._open(member))
+
+    def count_again(self, player: str, member: Member) -> None:
+        """Note that a member, the first one of its kind, came once more; its payoffs are known."""
+        self.counts[player][self.members[player].index(member)] += 1
+
+    def frequencies(self, player: str) -> np.ndarray:
+        """How often each member (P,) came, as a distribution."""
+        counts = np.array(self.counts[player], np.float64)
+        return counts / counts.sum()
 
     def mix(self, player: str, probabilities: Sequence[float] | np.ndarray) -> None:
         """Set a mixture (P,)."""

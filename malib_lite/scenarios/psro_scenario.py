@@ -6,7 +6,8 @@
         fill in the payoff table's missing entries
         mixtures = meta-solver(payoff table)
 
-With exact best responses and Nash mixtures this is the double oracle algorithm (McMahan et al., 2003).
+With exact best responses and Nash mixtures this is the double oracle algorithm (McMahan et al., 2003), with uniform
+ones fictitious play (Brown 1951): there a best response that is a member already counts once more in the mixture.
 
 Some meta-solvers ask for several best responses of a player, one for each of its members that are played, in place of
 the one to the others' mixtures; they are found one after the other, before any of them enters the population:
@@ -23,9 +24,9 @@ Several policies of each player may learn at the same time (:mod:`malib_lite.sce
 
 Deviations: the best responses of all players are trained at the same time, each in environments of its own; the first
 policies are untrained networks, not uniformly random ones (with exact best responses they are uniformly random);
-payoffs are exact where the game can be solved. Exact best responses that gain nothing are not added, and when there is
-no other, the run is over. What one gains is counted from what the player, or the member, earned against the same
-opponents.
+payoffs are exact where the game can be solved. Exact best responses that gain nothing are not added (in fictitious play
+those of all players count, as long as one gains), and when there is no other, the run is over. What one gains is
+counted from what the player, or the member, earned against the same opponents.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class PSROScenario(PopulationScenario):
             self.psro = self._settings = dataclasses.replace(self.psro, meta_solver=self._automatic())
         solver = self.psro.meta_solver
         self._rectified = solver == "rectified_nash"
+        self._averages = solver == "uniform"  # over all best responses so far, however often each of them came
         self._recommends = solver in ASK_FOR_SEVERAL and not self._rectified
         if isinstance(solver, str) and solver in JOINT_SOLVERS:
             self._check_joint(solver)
@@ -129,7 +131,7 @@ class PSROScenario(PopulationScenario):
                 break
             for player, members in added.items():
                 for member in members:
-                    self._admit({player: member})
+                    self._take_in(player, member)
             self._fill_in_payoffs(run)
             values = self._solve(run, iteration, learnt)
         names = ("iteration", "nash_conv", "exploitability", "cce_gap", "ce_gap")
@@ -192,11 +194,21 @@ class PSROScenario(PopulationScenario):
             for player, member in responses.members.items():
                 # What is better than one member may be another one that is there already.
                 known = [*self.population.members[player], *added[player]]
-                if least is None or (gains[player] > least and member not in known):
+                if least is None or (
+                    max(gains.values()) > least if self._averages else gains[player] > least and member not in known
+                ):
                     added[player].append(member)
                 if len(added[player]) == self.psro.max_responses:
                     waiting[player].clear()
         return added, means.take()
+
+    def _take_in(self, player: str, member: Member) -> None:
+        """Make a best response a member; or count it again, where it is one and that matters."""
+        if not self._averages or member not in self.population.members[player]:
+            self._admit({player: member})
+            return
+        for each in self.players if self.psro.symmetric else [player]:
+            self.population.count_again(each, member)
 
     def _judge(
         self, run: Run, oracle: Oracle, responses: Responses, objectives: Mapping[str, Objective], least: float
@@ -289,6 +301,8 @@ class PSROScenario(PopulationScenario):
         if self._joint_solver is not None:
             self._joint = self._joint_solver(payoffs)
             return marginals(self._joint)
+        if self._averages and payoffs.shape[1:] == self.population.payoffs.sizes:
+            return [self.population.frequencies(player) for player in self.players]
         mixtures = self._meta_solver(payoffs)
         return [mixtures[0]] * len(mixtures) if self.psro.symmetric else mixtures
 
