@@ -15,6 +15,7 @@ from malib_lite.population.meta_solvers import META_SOLVERS
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.runner import run
 from malib_lite.runtime.console import Console
+from malib_lite.scenarios import psro_config
 from malib_lite.scenarios.psro_config import PSROConfig
 from malib_lite.scenarios.psro_scenario import PSROScenario
 from malib_lite.train import TrainConfig, build, make_scenario
@@ -47,6 +48,50 @@ def test_exact_best_responses_solve_kuhn_poker(tmp_path):
     assert {len(members) for members in state["members"].values()} == {summary["iteration"] + 1}
     payoffs = SavedPopulation.read(tmp_path).payoffs
     assert payoffs is not None and np.allclose(payoffs.sum(axis=0), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("env", "psro", "message"),
+    [
+        ("open_spiel/leduc_poker", {"meta_solver": "alpha_rank"}, r"= 60: .* 3,721 .* 'alpha_rank' takes 1,024; .* 31"),
+        (KUHN, {"meta_solver": "max_entropy_cce"}, r"= 60: .* 3,721 .* 'max_entropy_cce' takes 2,048; .* 44"),
+        (KUHN, {"meta_solver": "max_entropy_ce", "max_responses": 4}, r"at most 11, or max_welfare_cce"),
+        ("open_spiel/kuhn_poker(players=3)", {"meta_solver": "alpha_rank"}, r"3 players .* at most 9"),
+        ("open_spiel/kuhn_poker(players=5)", {"payoffs": "sampled"}, r"table of payoffs takes 10,000,000; .* 24"),
+        (KUHN, {"meta_solver": "alpha_rank", "pipeline": 5}, r"= 60: .* 4,225 .* at most 27"),
+    ],
+)
+def test_populations_that_grow_too_large_are_refused_before_the_start(tmp_path, env, psro, message):
+    with pytest.raises(ConfigError, match=message):
+        make(tmp_path / "run", "psro", env, psro=psro, iterations=60)
+    assert not (tmp_path / "run").exists()
+    fits = {**psro, "meta_solver": "alpha_rank", "max_responses": None, "payoffs": "auto", "pipeline": 1}
+    make(tmp_path / "run", "psro", KUHN, psro=fits, iterations=31)
+
+
+def test_games_of_few_policies_may_have_any_number_of_iterations(tmp_path):
+    """Three actions: one member that plays all, and three that play one, whatever the number of iterations."""
+    env = "matrix/rock_paper_scissors"
+    psro = {"oracle": "exact", "meta_solver": "alpha_rank"}
+    summary, _, state = play(tmp_path, "psro", env, psro=psro, iterations=1000)
+    assert summary["iteration"] < 10 and max(map(len, state["members"].values())) <= 4
+
+
+def test_a_population_that_grew_too_large_ends_the_run_with_what_there_is(tmp_path, monkeypatch, capsys):
+    """How many best responses a correlated equilibrium asks for is not known before the start."""
+    monkeypatch.setitem(psro_config.PROFILE_LIMITS, "max_entropy_ce", 25)
+    scenario = make(tmp_path, "psro", psro={"oracle": "exact", "meta_solver": "max_entropy_ce"}, iterations=4)
+    summary = run(scenario, Console())
+    assert "the run ends here" in capsys.readouterr().out
+    sizes = SavedPopulation.read(tmp_path).payoffs.shape[1:]
+    assert np.prod(sizes) <= 25 and summary["iteration"] < 4 and summary["ce_gap"] > 0.0
+
+
+@pytest.mark.parametrize("env", ["matrix/prisoners_dilemma", "matrix/rock_paper_scissors"])
+def test_xdo_refuses_games_without_restrictions_before_the_start(tmp_path, env):
+    with pytest.raises(ConfigError, match=r"^xdo: .*--psro.oracle exact"):
+        make(tmp_path / "run", "xdo", env)
+    assert not (tmp_path / "run").exists()
 
 
 def fictitious_play_by_hand(game, num_iterations):

@@ -140,10 +140,14 @@ class SequenceFormGame(ExactGame):
             np.add.at(value, own.parent[infosets], best)
         return float(value[-1]), policy
 
-    def restricted_equilibrium(self, allowed: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See :meth:`ExactGame.restricted_equilibrium`; by :func:`~malib_lite.envs.open_spiel.equilibrium.solve`."""
+    def check_restricted(self) -> None:
+        """See :meth:`ExactGame.check_restricted`."""
         if not self._zero_sum or self._pairs is None:
             raise ConfigError("restricted games are solved for two players in zero-sum games, and this is none")
+
+    def restricted_equilibrium(self, allowed: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See :meth:`ExactGame.restricted_equilibrium`; by :func:`~malib_lite.envs.open_spiel.equilibrium.solve`."""
+        self.check_restricted()
         self._check_count(allowed)
         first, second = self._sequences
         return solve(first, second, self._pairs.matrix(self._weight[0]), *allowed)

@@ -118,6 +118,14 @@ class ExactGame(ABC):
 
     # -- what only some games offer -----------------------------------------------------------------------------
 
+    def check_restricted(self) -> None:
+        """That there is a :meth:`restricted_equilibrium`, which is asked before anything begins.
+
+        Raises:
+            ConfigError: the game is not solved so: it has other than two players, is not zero-sum, or offers it not.
+        """
+        raise ConfigError(f"{type(self).__name__} has no restricted games: only compiled two-player zero-sum games do")
+
     def restricted_equilibrium(self, allowed: Sequence[np.ndarray]) -> list[np.ndarray]:
         """A Nash equilibrium of the game in which the agents take only some of their actions.
 
@@ -128,9 +136,10 @@ class ExactGame(ABC):
             One tabular policy (I, A) per agent. Where an agent itself never goes, its allowed actions are alike.
 
         Raises:
-            ConfigError: the game is not solved so: it has other than two players, is not zero-sum, or offers it not.
+            ConfigError: as of :meth:`check_restricted`.
         """
-        raise ConfigError(f"{type(self).__name__} has no restricted games: only compiled two-player zero-sum games do")
+        self.check_restricted()
+        raise NotImplementedError
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -99,6 +99,10 @@ JOINT_SOLVERS: dict[str, JointSolver] = {
 }
 
 
+# Joint profiles that solvers of a limited size take, by name.
+JOINT_PROFILE_LIMITS = dict.fromkeys(("max_entropy_cce", "max_entropy_ce"), MAX_JOINT_PROFILES)
+
+
 def get_joint_solver(solver: str | JointSolver) -> JointSolver:
     """The joint meta-solver of that name, or ``solver`` itself where it is a function already."""
     if callable(solver):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,12 +17,17 @@ from malib_lite.config import (
     option,
     suggest,
 )
-from malib_lite.population.correlated import JOINT_SOLVERS
+from malib_lite.population.alpha_rank import MAX_JOINT_PROFILES
+from malib_lite.population.correlated import JOINT_PROFILE_LIMITS, JOINT_SOLVERS
 from malib_lite.population.meta_solvers import META_SOLVERS
 from malib_lite.scenarios.population_scenario import PopulationConfig
 
 # Meta-solvers that ask for a best response for each member of a player that is played.
 ASK_FOR_SEVERAL = ("rectified_nash", *(name for name in JOINT_SOLVERS if name.endswith("_ce")))
+
+# Joint choices of members up to which there is a meta-solver's answer, or memory for their payoffs: for those a few GB.
+PROFILE_LIMITS = {**JOINT_PROFILE_LIMITS, "alpha_rank": MAX_JOINT_PROFILES}
+MAX_PAYOFFS = 10_000_000
 
 
 @config
@@ -89,3 +95,37 @@ class PSROConfig(PopulationConfig):
             )
         if self.final_response_steps is not None:
             raise ConfigError(f"{name} does not go with 'psro.final_response_steps'; leave one of them out")
+
+
+def most_joint_choices(meta_solver: object) -> int:
+    """How many joint choices of members a population may have, for a meta-solver and for the table of payoffs."""
+    return PROFILE_LIMITS.get(meta_solver, MAX_PAYOFFS) if isinstance(meta_solver, str) else MAX_PAYOFFS
+
+
+def check_size(psro: PSROConfig, num_policies: Sequence[float]) -> None:
+    """That populations of ``max_iteration`` iterations are not too large, as far as that is known beforehand.
+
+    Args:
+        num_policies: how many policies each player can have at most; infinity where they are learnt.
+
+    Raises:
+        ConfigError: they are.
+    """
+    most, per_iteration = most_joint_choices(psro.meta_solver), psro.max_responses or 1
+
+    def joint_choices(iterations: int) -> float:
+        # Levels of a pipeline that stand above others meet these, too.
+        members = 1 + per_iteration * iterations + psro.pipeline - 1
+        return math.prod(min(members, number) for number in num_policies)
+
+    if joint_choices(psro.max_iteration) <= most:
+        return
+    fitting = next((n for n in range(psro.max_iteration - 1, 0, -1) if joint_choices(n) <= most), None)
+    what = f"the meta-solver '{psro.meta_solver}'" if psro.meta_solver in PROFILE_LIMITS else "the table of payoffs"
+    advice = "choose fewer players" if fitting is None else f"choose at most {fitting}"
+    if psro.meta_solver in PROFILE_LIMITS:
+        advice += ", or the meta-solver prd" if psro.meta_solver == "alpha_rank" else ", or max_welfare_cce"
+    raise ConfigError(
+        f"'psro.max_iteration' = {psro.max_iteration}: {len(num_policies)} players then have up to "
+        f"{int(joint_choices(psro.max_iteration)):,} joint choices of members, and {what} takes {most:,}; {advice}"
+    )

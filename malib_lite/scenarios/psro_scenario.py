@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,7 +55,7 @@ from malib_lite.rollout.manager import Pools
 from malib_lite.scenarios.oracles import EquilibriumOracle, Oracle, Responses
 from malib_lite.scenarios.pipeline import PipelineOracle
 from malib_lite.scenarios.population_scenario import ROUNDING, PopulationScenario, random_payoffs
-from malib_lite.scenarios.psro_config import ASK_FOR_SEVERAL, PSROConfig
+from malib_lite.scenarios.psro_config import ASK_FOR_SEVERAL, PSROConfig, check_size, most_joint_choices
 from malib_lite.scenarios.run import Run
 
 
@@ -95,6 +96,7 @@ class PSROScenario(PopulationScenario):
             self._meta_solver = _find(solver, len(self.players))
         if solver in ("nash", "rectified_nash", "anytime"):
             self._check_constant_sum(f"'psro.meta_solver' = '{solver}'")
+        check_size(self.psro, [self._num_policies(player) for player in self.players])
         rounds = self.stopping.rollout.max_iteration
         if rounds is not None and rounds < self.psro.pipeline:
             raise ConfigError(
@@ -128,6 +130,14 @@ class PSROScenario(PopulationScenario):
             added, learnt = self._respond(run, oracle)
             if not any(added.values()):
                 run.console.say("no best response gains anything any more")
+                break
+            most, sizes = most_joint_choices(self.psro.meta_solver), self._sizes_with(added)
+            if math.prod(sizes) > most:
+                run.console.say(
+                    f"the next best responses would make {math.prod(sizes):,} joint choices, and the meta-solver "
+                    f"'{self.psro.meta_solver}' takes {most:,}: the run ends here; with 'psro.max_responses' "
+                    "populations grow more slowly"
+                )
                 break
             for player, members in added.items():
                 for member in members:
@@ -201,6 +211,21 @@ class PSROScenario(PopulationScenario):
                 if len(added[player]) == self.psro.max_responses:
                     waiting[player].clear()
         return added, means.take()
+
+    def _sizes_with(self, added: Mapping[str, Sequence[Member]]) -> list[int]:
+        """How many members every player would have."""
+        more = {player: len(added[self.players[0] if self.psro.symmetric else player]) for player in self.players}
+        return [size + more[player] for player, size in zip(self.players, self.population.payoffs.sizes, strict=True)]
+
+    def _num_policies(self, player: str) -> float:
+        """How many members a player can have at most: of exact best responses the deterministic policies, and the first
+        one; infinity of others."""
+        if self.psro.oracle == "learnt" or self.psro.meta_solver == "anytime":
+            return math.inf
+        game = self._exact_game()
+        assert game is not None
+        legal = game.information_sets(self.groups[player][0])[1]
+        return 1.0 + math.exp(min(float(np.log(legal.sum(axis=1)).sum()), 700.0))
 
     def _take_in(self, player: str, member: Member) -> None:
         """Make a best response a member; or count it again, where it is one and that matters."""

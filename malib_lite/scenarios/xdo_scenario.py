@@ -50,6 +50,12 @@ class XDOScenario(PopulationScenario):
                 f"xdo is for two-player zero-sum games, this one has {len(self.players)} players; try psro with "
                 "--psro.oracle exact"
             )
+        game = self._exact_game()
+        assert game is not None
+        try:
+            game.check_restricted()
+        except ConfigError as error:
+            raise ConfigError(f"xdo: {error}; try psro with --psro.oracle exact") from None
 
     def resolved_config(self) -> dict[str, Any]:
         return {**super().resolved_config(), "xdo": to_dict(self.xdo)}
