@@ -384,3 +384,29 @@ def test_largest_welfare_beside_crashes(name, loss):
     game = crashes(np.random.default_rng(0).normal(size=(2, 4, 4)), loss)
     joint = JOINT_SOLVERS[name](game)
     assert (ce_gains if name.endswith("_ce") else cce_gains)(game, joint).max() < 1e-6
+
+
+def test_payoffs_from_1e_minus_9_to_1e12_with_ties_duplicates_and_outliers():
+    """Random games of two to four players: distributions come out, and programs are solved."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        num_players = 2 + seed % 3
+        shape = rng.integers(1, 4, size=num_players)
+        game = rng.integers(-2, 3, size=(num_players, *shape)).astype(float)
+        if seed % 4 == 1:
+            game = np.repeat(game, 2, axis=1)
+        index = tuple(rng.integers(size) for size in game.shape[1:])
+        if seed % 4:
+            game[(slice(None), *index)] *= 10.0 ** rng.integers(1, 10)
+        elif num_players == 2:
+            game[1] = -game[0]
+        game *= 10.0 ** rng.integers(-9, 13)
+        solvers = {name: solver for name, solver in META_SOLVERS.items() if name != "nash" or is_constant_sum(game)}
+        for name, solver in solvers.items():
+            settings = {"num_iterations": 200} if solver in DYNAMICS else {}
+            for mixture, size in zip(solver(game, **settings), game.shape[1:], strict=True):
+                assert mixture.shape == (size,) and mixture.min() >= 0.0, (seed, name)
+                assert mixture.sum() == pytest.approx(1.0, abs=1e-9), (seed, name)
+        for name, solver in JOINT_SOLVERS.items():
+            joint = solver(game)
+            assert joint.min() >= 0.0 and joint.sum() == pytest.approx(1.0, abs=1e-9), (seed, name)

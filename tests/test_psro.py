@@ -94,6 +94,15 @@ def test_xdo_refuses_games_without_restrictions_before_the_start(tmp_path, env):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e12])
+def test_what_counts_as_a_gain_goes_by_the_games_payoffs(tmp_path, scale):
+    rows = [[0, -1, 2], [1, 0, -1], [-2, 1, 0]]
+    payoffs = [[[value * scale, -value * scale] for value in row] for row in rows]
+    settings = {"psro": {"oracle": "exact"}, "env_config": {"payoffs": payoffs}}
+    summary, lines, _ = play(tmp_path, "psro", "matrix/custom", **settings)
+    assert lines[0]["nash_conv"] == pytest.approx(2 / 3 * scale) and summary["nash_conv"] < 1e-8 * scale
+
+
 def fictitious_play_by_hand(game, num_iterations):
     """NashConv of the averages of all best responses, from uniform policies on, as plain tables of every response."""
     pools = [[legal / legal.sum(axis=1, keepdims=True)] for _, legal in map(game.information_sets, game.agents)]

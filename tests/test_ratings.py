@@ -144,6 +144,17 @@ def test_payoffs_with_errors_count_as_the_games_they_are_worth():
         wins_from_payoffs(np.array([[2.0]]), np.zeros((1, 1)), lowest=-1.0, highest=1.0)
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.1, 1e6])
+def test_bounds_may_be_rounded(offset):
+    """Lowest and highest worked out from the payoffs, which are so found a last digit beyond them."""
+    payoffs = np.array([[0.1, -0.3], [0.7, 0.3]]) + offset
+    bound = np.nextafter(0.7 + offset, 0.0), np.nextafter(-0.3 + offset, np.inf)
+    wins = wins_from_payoffs(payoffs, np.zeros((2, 2)), lowest=bound[1], highest=bound[0])
+    assert wins.min() >= 0.0 and wins.max() == 1000.0
+    with pytest.raises(ConfigError, match="between"):
+        wins_from_payoffs(payoffs, np.zeros((2, 2)), lowest=bound[1] + 0.01, highest=bound[0])
+
+
 def test_ratings_from_payoffs_find_the_models_own():
     true = np.array([0.0, 120.0, -60.0]), np.array([30.0, -90.0])
     scores = expit((true[0][:, None] - true[1][None, :]) / ELO_SCALE)

@@ -148,6 +148,7 @@ class SequenceFormGame(ExactGame):
     def restricted_equilibrium(self, allowed: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :meth:`ExactGame.restricted_equilibrium`; by :func:`~malib_lite.envs.open_spiel.equilibrium.solve`."""
         self.check_restricted()
+        assert self._pairs is not None
         self._check_count(allowed)
         first, second = self._sequences
         return solve(first, second, self._pairs.matrix(self._weight[0]), *allowed)

@@ -36,15 +36,25 @@ JointSolver: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 # Joint profiles that the maximum entropy programs take: they solve dense systems of this size.
 MAX_JOINT_PROFILES = 2048
-# What incentives may leave to gain, as a part of what they usually are.
+# What incentives may leave to gain before they are scaled, as a part of what they usually are.
 ACCURACY = 1e-8
+# What a player may gain by departing from a joint distribution of largest welfare, as a part of what is played for.
+WELFARE_ACCURACY = 1e-6
 MAX_NEWTON_STEPS = 200  # about 25 are needed
 
 
 def max_welfare_cce(payoffs: np.ndarray) -> np.ndarray:
-    """The coarse correlated equilibrium with the largest sum of payoffs; a vertex of them where there are many."""
+    """The coarse correlated equilibrium with the largest sum of payoffs; a vertex of them where there are many.
+
+    Where payoffs differ by too many orders of magnitude for double precision, it is that with the largest sum among
+    those that never play a strictly dominated strategy.
+    """
     game = normalise(payoffs)
-    return _max_welfare(game, _cce_incentives(game))
+    joint = _max_welfare(game, _cce_incentives(game))
+    if cce_gains(payoffs, joint).max() <= WELFARE_ACCURACY * unit(payoffs):
+        return joint
+    part, kept = _undominated(payoffs)
+    return _among_all(_max_welfare(part, _cce_incentives(part)), kept, payoffs)
 
 
 def max_welfare_ce(payoffs: np.ndarray) -> np.ndarray:
@@ -75,7 +85,9 @@ def max_entropy_cce(payoffs: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray
         # A strictly dominated strategy may well have a place in a coarse correlated equilibrium.
         whole = check_table(payoffs) / unit(payoffs)
         try:
-            return _max_entropy(whole, _cce_incentives(whole), epsilon)
+            joint = _max_entropy(whole, _cce_incentives(whole), epsilon)
+            if cce_gains(whole, joint).max() <= 2.0 * epsilon:
+                return joint
         except RuntimeError:  # of the program alone: what is asked for was checked before
             pass
     return _among_all(_max_entropy(game, _cce_incentives(game), epsilon), kept, payoffs)
@@ -207,7 +219,8 @@ def _max_welfare(game: np.ndarray, incentives: Any) -> np.ndarray:
     units = np.array([_usual(rows.data[start:end]) for start, end in itertools.pairwise(rows.indptr)])
     gains = lambda joint: (rows @ joint.ravel() / units).max(initial=0.0)  # noqa: E731
     if joint is None or gains(joint) > ACCURACY:
-        again = _welfare_program(game, diags_array(1.0 / units) @ rows)
+        # Where payoffs differ in size by so much, the simplex method at times gives up; interior points do not.
+        again = _welfare_program(game, diags_array(1.0 / units) @ rows, method="highs-ipm")
         if joint is None or (again is not None and gains(again) < gains(joint)):
             joint = again
     if joint is None:
@@ -216,12 +229,12 @@ def _max_welfare(game: np.ndarray, incentives: Any) -> np.ndarray:
 
 
 def _usual(values: np.ndarray) -> float:
-    """Median size of the values that are not zero; 1 where all are."""
-    sizes = np.abs(values[values != 0.0])
-    return float(np.median(sizes)) if sizes.size else 1.0
+    """Size of the values that are not zero, which half of them do not exceed; 1 where all are."""
+    sizes = np.sort(np.abs(values[values != 0.0]))
+    return float(sizes[(len(sizes) - 1) // 2]) if sizes.size else 1.0
 
 
-def _welfare_program(game: np.ndarray, incentives: Any) -> np.ndarray | None:
+def _welfare_program(game: np.ndarray, incentives: Any, method: str = "highs") -> np.ndarray | None:
     """The program's solution; None where there was none."""
     from scipy.optimize import linprog
 
@@ -232,7 +245,7 @@ def _welfare_program(game: np.ndarray, incentives: Any) -> np.ndarray | None:
         b_ub=np.zeros(incentives.shape[0]) if incentives.shape[0] else None,
         A_eq=np.ones((1, welfare.size)),
         b_eq=[1.0],
-        method="highs",
+        method=method,
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if solution.status != 0 or not (solution.x > 0.0).any():

@@ -111,6 +111,6 @@ def _losses(rows: np.ndarray) -> np.ndarray:
         # Few are better where this one comes nearest to the best.
         nearest = behind[own].argmin()
         rivals = rows[rows[:, nearest] > rows[own, nearest] + margin]
-        least = float((rivals - rows[own]).min(axis=1).max())
+        least = float((rivals - rows[own]).min(axis=1).max(initial=0.0))
         losses[own] = least if least > margin else 0.0
     return losses

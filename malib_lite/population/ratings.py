@@ -139,10 +139,13 @@ def wins_from_payoffs(
         ConfigError: a payoff is not between lowest and highest.
     """
     scores = (np.asarray(payoffs, np.float64) - lowest) / (highest - lowest)
-    if not ((scores >= 0.0) & (scores <= 1.0)).all():
+    # Bounds that were worked out from the payoffs themselves are rounded, the more so where all payoffs are alike.
+    rounding = 1e-9 + 8.0 * np.finfo(np.float64).eps * max(abs(lowest), abs(highest)) / (highest - lowest)
+    if not ((scores >= -rounding) & (scores <= 1.0 + rounding)).all():
         raise ConfigError(
             f"payoffs from {np.min(payoffs)} to {np.max(payoffs)} are not between lowest {lowest} and highest {highest}"
         )
+    scores = np.clip(scores, 0.0, 1.0)
     # Of a score of 0 or 1 the formula would make no games at all.
     spread = np.maximum(scores * (1.0 - scores), 0.25 / max_games)
     variance = (np.asarray(errors, np.float64) / (highest - lowest)) ** 2

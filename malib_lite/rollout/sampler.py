@@ -170,9 +170,7 @@ class Sampler:
             self._ended = []
             returns = {agent: np.concatenate([of[agent] for of in parts]) for agent in self._return}
             self.books.end(np.concatenate(lengths), returns)
-            teams = {
-                player: np.mean([returns[agent] for agent in agents], axis=0) for player, agents in self._groups.items()
-            }
+            teams = {player: np.mean([returns[a] for a in agents], axis=0) for player, agents in self._groups.items()}
             if self._placings:
                 self.books.place(teams)
             for player in self.learners:

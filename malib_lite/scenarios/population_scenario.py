@@ -24,7 +24,7 @@ from malib_lite.scenarios.run import Run
 from malib_lite.scenarios.scenario import Scenario
 from malib_lite.scenarios.training import Budget
 
-ROUNDING = 1e-9  # gains of exact best responses below this are rounding
+ROUNDING = 1e-9  # gains of exact best responses below this, as a part of the largest return, are rounding
 
 
 @config

@@ -192,7 +192,10 @@ class PSROScenario(PopulationScenario):
 
     def _respond(self, run: Run, oracle: Oracle) -> tuple[dict[str, list[Member]], dict[str, Any]]:
         """Best responses that are worth a place, by player, and the means of what is to be reported of them."""
-        least = ROUNDING if self.psro.min_gain is None and self.psro.oracle == "exact" else self.psro.min_gain
+        least = self.psro.min_gain
+        if least is None and self.psro.oracle == "exact":
+            assert self.population.exact is not None
+            least = ROUNDING * self.population.exact.game.largest_return()
         waiting, means = self._wanted(run), Means()
         added: dict[str, list[Member]] = {player: [] for player in waiting}
         while due := {player: objectives.popleft() for player, objectives in waiting.items() if objectives}:
