@@ -317,29 +317,27 @@ def _payoffs(
 @contextlib.contextmanager
 def _damage_explained(path: Path) -> Iterator[None]:
     """Turn into words what a member raises that cannot be played."""
-    from safetensors import SafetensorError
+    from malib_lite.runtime.sealed import DamagedFile
 
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except DamagedFile:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"'{path}': a member is missing or damaged, or config.yaml is not its own: {error}") from None
 
 
 def _write(evaluation: Evaluation, out: Path) -> None:
-    from malib_lite.runtime.files import write_text, write_whole
+    from malib_lite.runtime.files import make_folders, write_text
     from malib_lite.runtime.metrics import finite
     from malib_lite.runtime.plots import plot_cross_play
 
     table = evaluation.cross_play
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folders(out)  # files that are replaced at once: a link is replaced, not followed
         write_text(out / "evaluation.json", json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
-        write_whole(  # which replaces a link instead of writing to what it leads to
-            out / "cross_play.png",
-            lambda new: plot_cross_play(
-                new, evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest
-            ),
-        )
+        picture = out / "cross_play.png"
+        plot_cross_play(picture, evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest)
     except OSError as error:
         raise ConfigError(f"'out' = '{out}': cannot be written ({error.strerror or error})") from None
 

@@ -61,34 +61,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     from malib_lite import registry
-    from malib_lite.config import ConfigError, suggest
+    from malib_lite.config import suggest
+    from malib_lite.runtime.files import UnwrittenFile, make_folders, write_text
 
     known = registry.names(registry.ENVIRONMENTS)
     for family in options.families:
         if family not in known:
             print(f"error: unknown family '{family}': {suggest(family, known)}", file=sys.stderr)
             return 2
-    broken = 0
-    for family in options.families or known:
-        try:
-            module = registry.load(registry.ENVIRONMENTS, family, "environment family")
-            ids = getattr(module, "survey_ids", module.env_ids)()
-        except ConfigError as error:
-            print(f"{family}: {error}")
-            continue
-        findings = list(survey(family, [env_id for env_id in ids if options.only in env_id], options.jobs))
-        working = sum(finding.works for finding in findings)
-        print(f"{family}: {working} of {len(findings)} work")
-        for finding in findings:
-            if not finding.works:
-                print(f"    {finding.env_id}: {finding.remark}")
-        broken += sum(finding.remark.startswith(("fails", "crashes", "hangs")) for finding in findings)
+    try:
         if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"{family}.md").write_text(page(family, getattr(module, "PACKAGE", ""), findings))
-    if options.out and options.out.exists():
-        (options.out / "README.md").write_text(index(options.out))
+            make_folders(options.out)
+        broken = sum(_survey_family(family, options) for family in options.families or known)
+        if options.out:
+            write_text(options.out / "README.md", index(options.out))
+    except UnwrittenFile as error:
+        print(f"error: 'out': {error}", file=sys.stderr)
+        return 2
     return 1 if broken else 0
+
+
+def _survey_family(family: str, options: argparse.Namespace) -> int:
+    """Try a family, say and write what came of it; returns how many of its ids should work and do not."""
+    from malib_lite import registry
+    from malib_lite.config import ConfigError
+    from malib_lite.runtime.files import write_text
+
+    try:
+        module = registry.load(registry.ENVIRONMENTS, family, "environment family")
+        ids = getattr(module, "survey_ids", module.env_ids)()
+    except ConfigError as error:
+        print(f"{family}: {error}")
+        return 0
+    findings = list(survey(family, [env_id for env_id in ids if options.only in env_id], options.jobs))
+    working = sum(finding.works for finding in findings)
+    print(f"{family}: {working} of {len(findings)} work")
+    for finding in findings:
+        if not finding.works:
+            print(f"    {finding.env_id}: {finding.remark}")
+    if options.out:
+        write_text(options.out / f"{family}.md", page(family, getattr(module, "PACKAGE", ""), findings))
+    return sum(finding.remark.startswith(("fails", "crashes", "hangs")) for finding in findings)
 
 
 def try_out(family: str, env_id: str) -> Finding:

@@ -57,11 +57,11 @@ MAY = {
     "runtime": ["malib_lite.__version__"],
     "backend": ["runtime"],
     "rollout": ["backend", "runtime", "models"],
-    "population": ["rollout", "backend", "models", "untrusted"],
+    "population": ["rollout", "backend", "runtime", "models", "untrusted"],
     "agent": ["rollout", "backend", "runtime"],
     "scenarios": ["agent", "rollout", "population", "backend", "runtime", "models", "environments", "registry"],
     "runner": ["scenarios", "agent", "rollout", "backend", "runtime"],
-    "survey": ["registry", "environments", "rollout"],
+    "survey": ["registry", "environments", "rollout", "runtime"],
     "evaluate": ["train", "population", "runtime", "untrusted"],
     "train": ["registry", "environments", "runner", "scenarios", "rollout", "runtime", "untrusted"],
 }

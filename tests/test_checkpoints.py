@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from changed import read_state
 
 from malib_lite.backend.members import MemberFolder
 from malib_lite.runner import run
@@ -22,8 +23,7 @@ def left(folder):
 
 def named(folder):
     """What has the length of a digest in the state."""
-    text = (folder / "checkpoints" / "state.json").read_text()
-    json.loads(text)
+    text = json.dumps(read_state(folder))
     return {part for word in text.split('"') if len(part := word.rpartition(":")[2]) == 64}
 
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all: full disks and killed processes leave the last whole state."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from malib_lite.backend.members import MemberFolder
-from malib_lite.runtime.files import write_text, write_whole
+from malib_lite.runtime.files import UnwrittenFile, write_text, write_whole
 from malib_lite.runtime.run_folder import RunFolder
 
 WRITE_UNTIL_KILLED = """
@@ -27,6 +28,7 @@ WRITE_TO_A_FULL_DISK = """
 import resource, signal, sys
 import numpy as np
 from malib_lite.backend.members import MemberFolder
+from malib_lite.runtime.files import UnwrittenFile
 from malib_lite.runtime.run_folder import RunFolder
 from pathlib import Path
 folder, large = RunFolder(sys.argv[1]), np.zeros(100_000)
@@ -41,7 +43,7 @@ writes = (
 for write in writes:
     try:
         write()
-    except Exception:
+    except UnwrittenFile:
         continue
     sys.exit("it was written")
 """
@@ -58,16 +60,16 @@ def test_the_content_is_on_disk_before_its_name_and_the_name_before_the_return(t
     assert folder == str(tmp_path) and after == "new"
 
 
-def test_a_failure_leaves_the_old_file_alone(tmp_path):
+def test_a_failure_leaves_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
     path.write_text("old")
 
-    def fail(new):
-        new.write_text("ha")
-        raise OSError(28, "No space left on device")
+    def fail(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, fail)
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(UnwrittenFile, match=f"^'{path}' cannot be written: No space left on device$"):
+        write_whole(path, b"new")
     assert os.listdir(tmp_path) == ["state.json"] and path.read_text() == "old"
 
 

@@ -9,7 +9,8 @@ import zmq
 
 from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.parameter_server import ParameterClient
-from malib_lite.backend.snapshots import BadMessage, Snapshot, digest_of
+from malib_lite.backend.snapshots import BadMessage, Snapshot
+from malib_lite.runtime.arrays import digest_of
 from malib_lite.runtime.shared_memory import SharedFolder
 
 

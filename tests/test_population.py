@@ -6,12 +6,12 @@ import weakref
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
-from malib_lite.backend.members import _OVERHEAD, _PER_ARRAY, DamagedMember, Member, MemberCache, MemberFolder
+from malib_lite.backend.members import _OVERHEAD, _PER_ARRAY, Member, MemberCache, MemberFolder
 from malib_lite.population.payoff_manager import PayoffManager
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.population.strategy_spec import StrategySpec
+from malib_lite.runtime.sealed import DamagedFile
 
 
 def test_every_entry_is_asked_for_once_and_set_once():
@@ -144,7 +144,7 @@ def test_a_member_that_was_changed_is_not_played(tmp_path):
     assert folder.load(member.digest)["weight"].tolist() == [1.0, 1.0, 1.0]
     other = folder.save("player_0", {"weight": np.zeros(3, np.float32)})
     (tmp_path / f"{other.digest}.safetensors").replace(tmp_path / f"{member.digest}.safetensors")
-    with pytest.raises(DamagedMember):
+    with pytest.raises(DamagedFile, match="is damaged"):
         folder.load(member.digest)
 
 
@@ -152,14 +152,14 @@ def test_two_processes_may_save_the_same_at_the_same_time(tmp_path, monkeypatch)
     """Another one comes, saves and goes, while this one has written but not yet renamed."""
     folder, arrays = MemberFolder(tmp_path), {"weight": np.ones(3, np.float32)}
 
-    def save_file(arrays, path):
+    def replace(new, path):
         monkeypatch.undo()
-        safetensors.numpy.save_file(arrays, path)
         if (other := os.fork()) == 0:
             os._exit(folder.save("player_1", arrays).kind != "player_1")
         assert os.waitpid(other, 0)[1] == 0
+        os.replace(new, path)
 
-    monkeypatch.setattr("malib_lite.backend.members.save_file", save_file)
+    monkeypatch.setattr("malib_lite.runtime.files.os.replace", replace)
     member = folder.save("player_0", arrays)
     assert folder.load(member.digest)["weight"].tolist() == [1.0, 1.0, 1.0]
     assert len(list(tmp_path.iterdir())) == 1

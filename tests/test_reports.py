@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from malib_lite.envs.matrix import MatrixGame
 from malib_lite.envs.open_spiel import OpenSpielEnv
@@ -295,7 +294,7 @@ def test_heat_maps_of_all_sizes(tmp_path):
 def figures(monkeypatch):
     """The figures that are drawn, instead of files."""
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
+    monkeypatch.setattr("malib_lite.runtime.plots._save", lambda figure, path: drawn.append(figure))
     return drawn
 
 

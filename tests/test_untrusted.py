@@ -1,12 +1,12 @@
 """Files from others: what they name is not imported, and what is wrong with them is a sentence."""
 
-import json
 import os
 import shutil
 import sys
 
 import pytest
 import yaml
+from changed import read_state, write_state
 
 from malib_lite import evaluate, train
 from malib_lite.config import ConfigError, sentence
@@ -230,38 +230,34 @@ MIXTURES = {
 
 @pytest.mark.parametrize("damage", MIXTURES.values(), ids=MIXTURES)
 def test_final_mixtures_must_be_distributions(damage, run_folder, capsys):
-    file = run_folder / "checkpoints" / "state.json"
-    state = json.loads(file.read_text())
+    state = read_state(run_folder)
     strategy = state["strategies"]["player_1"]  # the best mixtures stay as they were
     strategy["probabilities"] = damage(strategy["probabilities"])
-    file.write_text(json.dumps(state))
+    write_state(run_folder, state)
     assert "cannot be read as a run folder" in error_of(evaluate.main, [run_folder], capsys)
 
 
 @pytest.mark.parametrize("digest", ["../../../elsewhere", "/etc/passwd", "abc", "A" * 64])
 def test_members_are_named_by_digests(digest, run_folder, capsys):
-    file = run_folder / "checkpoints" / "state.json"
-    state = json.loads(file.read_text())
+    state = read_state(run_folder)
     state["members"]["player_0"][0] = f"player_0:{digest}"
-    file.write_text(json.dumps(state))
+    write_state(run_folder, state)
     assert "not the digest of a member" in error_of(evaluate.main, [run_folder], capsys)
 
 
 def test_members_are_of_the_players(run_folder, capsys):
-    file = run_folder / "checkpoints" / "state.json"
-    state = json.loads(file.read_text())
+    state = read_state(run_folder)
     digest = state["members"]["player_0"][0].rpartition(":")[2]
     state["members"]["player_0"][0] = f"player_7:{digest}"
-    file.write_text(json.dumps(state))
+    write_state(run_folder, state)
     assert "member of 'player_7'" in error_of(evaluate.main, [run_folder], capsys)
 
 
 def test_payoffs_lie_in_the_folder(run_folder, tmp_path, capsys):
-    file = run_folder / "checkpoints" / "state.json"
-    state = json.loads(file.read_text())
+    state = read_state(run_folder)
     name = state["payoffs"][0]
     (run_folder / "checkpoints" / name).rename(tmp_path / "elsewhere.safetensors")
-    file.write_text(json.dumps({**state, "payoffs": ["../../elsewhere.safetensors", *state["payoffs"][1:]]}))
+    write_state(run_folder, {**state, "payoffs": ["../../elsewhere.safetensors", *state["payoffs"][1:]]})
     assert "is not the name of a file" in error_of(evaluate.main, [run_folder], capsys)
 
 

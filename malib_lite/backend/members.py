@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from malib_lite.backend.snapshots import digest_of
 from malib_lite.contracts.policy import Policy
-from malib_lite.runtime.files import write_whole
+from malib_lite.runtime.arrays import digest_of
+from malib_lite.runtime.sealed import read_arrays, write_arrays
 
 
 class Member(NamedTuple):
@@ -37,10 +36,6 @@ class Member(NamedTuple):
         return Member(kind, digest)
 
 
-class DamagedMember(ValueError):
-    """A file does not hold what its name says."""
-
-
 @dataclass(frozen=True)
 class MemberFolder:
     """Where the members of a run lie: ``DIGEST.safetensors``, which holds no code and is never unpickled."""
@@ -52,9 +47,7 @@ class MemberFolder:
         member = Member(kind, digest_of(arrays))
         path = self._file(member.digest)
         if not path.exists():
-            # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
-            whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-            write_whole(path, lambda new: save_file(whole, new))
+            write_arrays(path, arrays)
         return member
 
     def load(self, digest: str) -> dict[str, np.ndarray]:
@@ -62,12 +55,9 @@ class MemberFolder:
 
         Raises:
             FileNotFoundError: there are none.
-            DamagedMember: the file has been changed.
+            DamagedFile: the file does not hold what its name says.
         """
-        arrays: dict[str, np.ndarray] = load_file(self._file(digest))
-        if digest_of(arrays) != digest:
-            raise DamagedMember(f"{self._file(digest)} is not what its name says")
-        return arrays
+        return read_arrays(self._file(digest), digest)
 
     def remove(self, digests: Iterable[str]) -> None:
         """Remove members that nobody will ask for any more; those that are not there are no fault."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-_ALIGN = 16
+from malib_lite.runtime.arrays import flatten
+
 _KINDS = "biufc"  # bool, signed, unsigned, float, complex: never objects
 
 
@@ -28,7 +28,7 @@ class Snapshot:
 
     def pack(self) -> tuple[bytes, np.ndarray]:
         """Header (JSON) and payload (uint8) of the message."""
-        layout, payload = _flatten(self.arrays)
+        layout, payload = flatten(self.arrays)
         header = {"policy_id": self.policy_id, "version": self.version, "arrays": layout}
         return json.dumps(header).encode(), payload
 
@@ -54,22 +54,3 @@ class Snapshot:
             raise
         except (ValueError, TypeError, KeyError) as error:
             raise BadMessage(f"not a snapshot: {error}") from None
-
-
-def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types and values, whatever their order: equal parameters have equal digests."""
-    header, payload = _flatten(dict(sorted(arrays.items())))
-    return hashlib.sha256(json.dumps(header).encode() + payload.tobytes()).hexdigest()
-
-
-def _flatten(arrays: Mapping[str, np.ndarray]) -> tuple[list[list[Any]], np.ndarray]:
-    """One aligned buffer (uint8) of all arrays and the rows (name, dtype, shape, offset) that describe it."""
-    layout: list[list[Any]] = []
-    offset = 0
-    for name, array in arrays.items():
-        layout.append([name, array.dtype.str, list(array.shape), offset])
-        offset += -(-array.nbytes // _ALIGN) * _ALIGN
-    payload = np.zeros(offset, np.uint8)
-    for (_, _, _, start), array in zip(layout, arrays.values(), strict=True):
-        payload[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return layout, payload

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError
 from malib_lite.population.payoff_manager import PayoffManager
+from malib_lite.runtime.sealed import read_arrays, unseal
 from malib_lite.untrusted import check_inside, read_mapping
 
 CHOICES = ("final", "best", "latest", "average")
@@ -56,7 +55,7 @@ class SavedPopulation:
         try:
             check_inside(path, "config.yaml", "checkpoints")
             config = read_mapping(path / "config.yaml", follow_link=False)
-            state = read_mapping(state_file, follow_link=False)
+            state = unseal(state_file, read_mapping(state_file, follow_link=False))
             if "policies" in state:
                 members = {player: [Member(player, digest)] for player, digest in state["policies"].items()}
                 mixtures = {player: np.ones(1) for player in members}
@@ -70,11 +69,11 @@ class SavedPopulation:
                 payoffs.expand([len(of_player) for of_player in members.values()])
                 check_inside(path / "checkpoints", *files)
                 for name in files:
-                    payoffs.put_back(load_file(path / "checkpoints" / name))
+                    payoffs.put_back(read_arrays(path / "checkpoints" / name))
         except ConfigError:
             raise
         except (
-            OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError
+            OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError
         ) as error:  # fmt: skip
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
         complete = any(payoffs.sizes) and not payoffs.missing()

@@ -83,11 +83,15 @@ class StrategySpec:
         return policy
 
     def load_from_checkpoint(self, path: Path) -> Policy:
-        """The policy saved at ``path`` (a ``.safetensors`` file of a run's ``checkpoints/policies``)."""
-        from safetensors.numpy import load_file
+        """The policy saved at ``path`` (a ``.safetensors`` file of a run's ``checkpoints/policies``).
+
+        Raises:
+            DamagedFile: it is none, or is not what it was.
+        """
+        from malib_lite.runtime.sealed import read_arrays
 
         policy = self.gen_policy()
-        policy.import_state(load_file(path))
+        policy.import_state(read_arrays(path))
         return policy
 
     def state_dict(self) -> dict[str, Any]:

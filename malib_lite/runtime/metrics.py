@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from malib_lite.runtime.files import AppendedFile, make_folders
 
 
 class Reports:
@@ -21,10 +25,14 @@ class Reports:
         self._path = path
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The reports as they were written, the oldest first; what had no finite value is NaN."""
-        with self._path.open() as lines:
+        """The reports as they were written, the oldest first; what had no finite value is NaN.
+
+        A last line without its end, which a process that was killed may leave, is no report.
+        """
+        with self._path.open("rb") as lines:
             for line in lines:
-                yield _restored(json.loads(line))
+                if line.endswith(b"\n"):
+                    yield _restored(json.loads(line))
 
 
 class MetricsWriter:
@@ -35,10 +43,18 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path) -> None:
+        """
+        Raises:
+            UnwrittenFile: the folder cannot be written, or holds such files.
+        """
         self._started = time.monotonic()
         self.reports = Reports(folder / "metrics.jsonl")
-        self._lines = (folder / "metrics.jsonl").open("w", buffering=1)
-        self._events = EventFileWriter(str(folder / "tensorboard"))
+        self._lines = AppendedFile(folder / "metrics.jsonl")
+        make_folders(folder / "tensorboard")
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.0"  # TensorBoard's form
+        self._events_file = AppendedFile(folder / "tensorboard" / name)
+        self._events = RecordWriter(self._events_file)
+        self._add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(
         self,
@@ -47,7 +63,7 @@ class MetricsWriter:
         timings: Mapping[str, float] | None = None,
         histograms: Mapping[str, Mapping[int, int]] | None = None,
     ) -> None:
-        """Write one report.
+        """Write one report. It is in the files when this returns.
 
         Args:
             step: environment steps or iterations, whatever the scenario counts. TensorBoard's horizontal axis is
@@ -55,10 +71,13 @@ class MetricsWriter:
             values: numbers, strings and lists of them; numbers also become TensorBoard scalars.
             timings: what depends on the clock, in seconds or per second.
             histograms: how often each value came, by name, for TensorBoard.
+
+        Raises:
+            UnwrittenFile: the disk is full, for example.
         """
         clock = {"wall_s": round(time.monotonic() - self._started, 3), **(timings or {})}
         line = {"step": step, **values, "time": clock}
-        self._lines.write(json.dumps(finite(line)) + "\n")
+        self._lines.write((json.dumps(finite(line)) + "\n").encode())
         scalars = {**values, **{f"time/{name}": value for name, value in clock.items()}}
         summary = Summary(
             value=[
@@ -69,12 +88,21 @@ class MetricsWriter:
             + [Summary.Value(tag=name, histo=_histogram(counts)) for name, counts in (histograms or {}).items()]
         )
         axis = values.get("env_steps") or step
-        self._events.add_event(Event(wall_time=time.time(), step=axis, summary=summary))
+        self._add_event(Event(wall_time=time.time(), step=axis, summary=summary))
 
     def close(self) -> None:
-        """Write out what is buffered."""
-        self._lines.close()
-        self._events.close()
+        """Close the files, whose reports are then on the disk.
+
+        Raises:
+            UnwrittenFile: they are not.
+        """
+        try:
+            self._lines.close()
+        finally:
+            self._events_file.close()
+
+    def _add_event(self, event: Event) -> None:
+        self._events.write(event.SerializeToString())
 
 
 def _histogram(counts: Mapping[int, int]) -> HistogramProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from matplotlib.colors import FuncNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+from malib_lite.runtime.files import write_whole
 
 FLOOR = 1e-6  # what a logarithmic axis shows of a NashConv that is zero, or rounding
 _READABLE = 14  # rows or columns up to which a heat map has numbers in its cells
@@ -42,7 +45,7 @@ def plot_curves(
     _plain(axes)
     if len(curves) > 1:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def plot_nash_conv(
@@ -83,7 +86,7 @@ def plot_nash_conv(
     _nash_conv_axis(list(all_axes), bottom, above or [FLOOR], with_zeros=len(above) < len(values))
     if len(curves) > 1:
         all_axes[-1].legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def _nash_conv_curve(axes: Axes, points: Sequence[tuple[float, float]], bottom: float, color: str, legend: str) -> None:
@@ -143,7 +146,7 @@ def plot_table(
     top.set_ylabel("mixture")
     side.set_xlabel("mixture")
     figure.colorbar(image, cax=figure.add_subplot(grid[1, 2]), label=f"payoff to {players[0]}")
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def plot_mixtures(path: Path, title: str, unit: str, mixtures: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -172,7 +175,7 @@ def plot_mixtures(path: Path, title: str, unit: str, mixtures: Mapping[str, Sequ
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     figure.colorbar(image, ax=list(all_axes), label="probability", ticks=[0.0, 0.01, 0.1, 0.25, 0.5, 1.0])
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def plot_cross_play(
@@ -197,7 +200,7 @@ def plot_cross_play(
     axes.set_xticklabels(names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticklabels(names)
     _colour_bar(figure.colorbar(image, ax=axes, label="mean return over all seats", shrink=0.8), largest or 1.0)
-    figure.savefig(path, dpi=130, format="png")  # the path may be that of an unfinished file
+    _save(figure, path)
 
 
 def plot_timeline(path: Path, title: str, iterations: Sequence[tuple[int, float, float, bool]]) -> None:
@@ -222,7 +225,14 @@ def plot_timeline(path: Path, title: str, iterations: Sequence[tuple[int, float,
         meanings["interrupted, not applied"] = "tab:red"
     patches = [Patch(color=color, label=label) for label, color in meanings.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, whole."""
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
+    write_whole(path, picture.getvalue())
 
 
 def _plain(axes: Axes) -> None:
@@ -292,7 +302,7 @@ def plot_events(
     axes.set_yticklabels(rows)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(events), frameon=False)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def plot_intervals(
@@ -316,7 +326,7 @@ def plot_intervals(
     _plain(axes)
     if len(series) > 1:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def plot_matrix(
@@ -339,4 +349,4 @@ def plot_matrix(
             color = "white" if abs(norm(value) - 0.5) > 0.3 else "black"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
     _colour_bar(figure.colorbar(image, ax=axes, label=label), limit)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)

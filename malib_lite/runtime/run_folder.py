@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import yaml
-from safetensors.numpy import save_file
 
 from malib_lite import __version__
 from malib_lite.config import ConfigError
-from malib_lite.runtime.files import write_text, write_whole
+from malib_lite.runtime.files import make_folders, remove_unfinished, write_text
 from malib_lite.runtime.host import describe_host
 from malib_lite.runtime.metrics import finite
+from malib_lite.runtime.sealed import seal, write_arrays
 
 
 class RunFolder:
@@ -41,21 +41,24 @@ class RunFolder:
             ConfigError: it cannot be written, another run is in it, or it holds a finished one; nothing was changed.
         """
         self.path = Path(path)
-        if not (self.path / "run.lock").exists():
+        begun = (self.path / "run.lock").exists()
+        if not begun:
             self._refuse_finished()  # before anything is added to it
         self._lock = self._take()
         try:
             self._refuse_finished()
-            for name in ("logs", "plots", "checkpoints/policies"):
-                try:
-                    (self.path / name).mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise self._unusable(error) from None
+            try:
+                for name in ("logs", "plots", "checkpoints/policies"):
+                    make_folders(self.path / name)
+                if begun:  # by a run that was killed before it had any result
+                    remove_unfinished(self.path / name for name in ("", "plots", "checkpoints", "checkpoints/policies"))
+            except OSError as error:
+                raise self._unusable(error) from None
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -68,7 +71,7 @@ class RunFolder:
     def _take(self) -> IO[bytes]:
         """The lock file, locked."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folders(self.path)
             descriptor = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise self._unusable(error) from None
@@ -112,15 +115,19 @@ class RunFolder:
             },
         )
 
-    def write_json(self, name: str, content: Mapping[str, Any], indent: int | None = 1) -> None:
-        """Replace a JSON file at once: a reader sees the old one or the new one, never a part."""
-        text = json.dumps(finite(_plain(content)), indent=indent) + "\n"  # much faster without indentation
-        write_text(self.path / name, text)
+    def write_json(self, name: str, content: Mapping[str, Any], indent: int | None = 1, sealed: bool = False) -> None:
+        """Replace a JSON file at once: a reader sees the old one or the new one, never a part.
+
+        Args:
+            indent: None writes one line, which is much faster.
+            sealed: whether it gets a format and a checksum, for readers of this package.
+        """
+        plain = finite(_plain(content))
+        write_text(self.path / name, json.dumps(seal(plain) if sealed else plain, indent=indent) + "\n")
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a safetensors file; a reader sees all of it or none."""
-        whole = {key: np.asarray(array, order="C") for key, array in arrays.items()}
-        write_whole(self.path / name, lambda new: save_file(whole, new))
+        """Write a safetensors file, with a format and a checksum; a reader sees all of it or none."""
+        write_arrays(self.path / name, arrays)
 
 
 def make_folder(path: Path | str) -> Path:

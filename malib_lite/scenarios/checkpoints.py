@@ -34,7 +34,8 @@ class Checkpoints:
             state: in a form for JSON; members are in it as text or as digests.
             saved: members that were saved since the last checkpoint.
         """
-        self._folder.write_json("checkpoints/state.json", state, indent)  # first: nothing that is named is missing
+        # first: nothing that is named is missing
+        self._folder.write_json("checkpoints/state.json", state, indent, sealed=True)
         self._recent.append({member.digest for member in saved})
         while len(self._recent) > self._keep:
             self._old |= self._recent.popleft()
