@@ -27,9 +27,10 @@ from malib_lite.rollout.rolloutworker import RolloutWorker, WorkerSpec
 from malib_lite.rollout.sampler import fragment_capacity
 from malib_lite.runtime.actors import ActorSpec, Runtime, SerialRuntime
 from malib_lite.runtime.console import Console
+from malib_lite.runtime.files import UnwrittenFile
 from malib_lite.runtime.metrics import MetricsWriter
 from malib_lite.runtime.processes import ProcessRuntime
-from malib_lite.runtime.run_folder import RunFolder
+from malib_lite.runtime.run_folder import RunFolder, to_json
 from malib_lite.runtime.shared_memory import SharedFolder, sweep
 from malib_lite.runtime.signals import interruptible, uninterrupted
 from malib_lite.scenarios.checkpoints import Checkpoints
@@ -49,8 +50,10 @@ def run(scenario: Scenario, console: Console | None = None, started: float | Non
 
     Raises:
         ConfigError: the run folder cannot be used; nothing has been started.
-        ActorFailure: a process failed for good. Whatever is raised, no process and no shared memory is left, and
-            ``summary.json`` says how the run ended.
+        ActorFailure: a process failed for good.
+        UnwrittenFile: the disk is full or the folder is gone, for example. The result is shown where it is not in
+            ``summary.json``. Whatever is raised, no process and no shared memory is left, and ``summary.json`` says
+            how the run ended, if it can be written.
     """
     started = time.monotonic() if started is None else started
     console = console or Console()
@@ -83,10 +86,27 @@ def _run(scenario: Scenario, folder: RunFolder, console: Console, started: float
                 if totals is not None:
                     summary = _totals(totals, summary)
                 summary["wall_s"] = round(time.monotonic() - started, 3)
-                folder.write_json("summary.json", summary)
-            if totals is not None:
-                _draw(scenario, totals, console)
+                lost = _keep(folder, summary, console)
+            if totals is not None and lost is None:
+                lost = _draw(scenario, totals, summary, console)
+            if lost is not None and _is_done(summary):
+                raise lost  # else what ended the run is raised already
     return summary
+
+
+def _keep(folder: RunFolder, summary: Mapping[str, Any], console: Console) -> UnwrittenFile | None:
+    """Write the summary; where it cannot be written, say it, and return why."""
+    try:
+        folder.write_json("summary.json", summary)
+    except UnwrittenFile as error:
+        console.alarm(f"{error}; this would be in it: {to_json(summary)}")
+        return error
+    return None
+
+
+def _is_done(summary: Mapping[str, Any]) -> bool:
+    """Whether the run came to its end and nothing failed then."""
+    return summary["status"] == "completed" and "error" not in summary
 
 
 def _totals(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +127,13 @@ def _totals(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _draw(scenario: Scenario, run: Run, console: Console) -> None:
-    """The run's plots, as far as it came. One that cannot be drawn takes nothing from the result."""
+def _draw(scenario: Scenario, run: Run, summary: Mapping[str, Any], console: Console) -> UnwrittenFile | None:
+    """The run's plots, as far as it came. One that cannot be drawn takes nothing from the result.
+
+    Returns:
+        Why something cannot be written, or what was written is there no longer.
+    """
+    missing: Exception | None = None
     try:
         if any(True for _ in run.reports):
             scenario.plot(run)
@@ -118,7 +143,18 @@ def _draw(scenario: Scenario, run: Run, console: Console) -> None:
             title = f"{scenario.title}: gradient workers of {runtime_id}, {scenario.training.sync}"
             plot_timeline(run.folder.path / "plots" / f"timeline-{runtime_id}.png", title, timeline)
     except Exception as error:
-        console.say(f"plots are missing: {type(error).__name__}: {error}")
+        missing = error
+    try:
+        run.folder.check()
+    except UnwrittenFile as gone:
+        console.alarm(f"{gone}; the result: {to_json(summary)}")
+        return gone
+    if isinstance(missing, UnwrittenFile) and _is_done(summary):
+        return missing
+    if missing is not None:
+        reason = str(missing) if isinstance(missing, UnwrittenFile) else f"{type(missing).__name__}: {missing}"
+        console.say(f"plots are missing: {reason}")
+    return None
 
 
 @contextlib.contextmanager

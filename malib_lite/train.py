@@ -237,6 +237,7 @@ def _start_fork_server(settings: TrainConfig) -> None:
 def _run(scenario: Any, quiet: bool, started: float) -> int:
     from malib_lite.runner import run
     from malib_lite.runtime.console import Console
+    from malib_lite.runtime.files import UnwrittenFile
     from malib_lite.runtime.processes import ActorFailure
     from malib_lite.runtime.shared_memory import SharedMemoryError
 
@@ -249,7 +250,11 @@ def _run(scenario: Any, quiet: bool, started: float) -> int:
         return _exit_code(interrupt)
     except ConfigError:
         raise
-    except (ActorFailure, SharedMemoryError) as failure:  # the first carries the traceback of its process
+    except (
+        ActorFailure,
+        SharedMemoryError,
+        UnwrittenFile,
+    ) as failure:  # the first carries the traceback of its process
         print(f"error: {failure}", file=sys.stderr)
         return 1
     except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from malib_lite.agent.sync_tally import SyncTally, count
 from malib_lite.backend.ring import Ring, RingSpec, Slot
 from malib_lite.backend.stores import AnyTrajectories, Store
+from malib_lite.runtime.files import UnwrittenFile, write_whole
 
 
 class ShardOfRound(NamedTuple):
@@ -136,7 +138,12 @@ def kept_if_bad(batch: Any, path: Path) -> Iterator[None]:
         yield
     except FloatingPointError as error:
         arrays: dict[str, Any] = _arrays(batch)
-        np.savez(path, **arrays)
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        try:
+            write_whole(path, content.getvalue())
+        except UnwrittenFile as unwritten:
+            raise FloatingPointError(f"{error}; the batch is lost, {unwritten}") from error
         raise FloatingPointError(f"{error}; the batch is in {path}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 from malib_lite.runtime.actors import Service
 from malib_lite.runtime.board import Board, Row
+from malib_lite.runtime.files import UnwrittenFile
 from malib_lite.runtime.shared_memory import attach
 
 
@@ -26,7 +28,7 @@ def main(pipe: Connection, packed: bytes, index: int, num_actors: int, board_pat
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_parent(board_path.parent)
-    log = log_path.open("a", buffering=1)
+    log = _open_log(log_path)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
@@ -49,7 +51,10 @@ def main(pipe: Connection, packed: bytes, index: int, num_actors: int, board_pat
     except BaseException as error:
         report = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         log.write(report)
-        _send(pipe, {"error": f"{type(error).__name__}: {error}", "traceback": report})
+        if isinstance(error, UnwrittenFile):  # which says all there is to say
+            _send(pipe, {"error": str(error), "traceback": ""})
+        else:
+            _send(pipe, {"error": f"{type(error).__name__}: {error}", "traceback": report})
         sys.exit(1)
     finally:
         if service is not None:
@@ -58,6 +63,25 @@ def main(pipe: Connection, packed: bytes, index: int, num_actors: int, board_pat
 
 class _MainIsGone(Exception):
     """The main process has ended or closed our pipe."""
+
+
+class _Log(io.FileIO):
+    """A log file. What it cannot take, since the disk is full, is dropped: a log is worth no run."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _open_log(path: Path) -> io.TextIOWrapper:
+    """The log, written line by line; nowhere, if it cannot be made."""
+    try:
+        file = _Log(path, "a")
+    except OSError:
+        file = _Log(os.devnull, "a")
+    return io.TextIOWrapper(io.BufferedWriter(file), "utf-8", "backslashreplace", line_buffering=True)
 
 
 def _serve(pipe: Connection, service: Service, row: Row) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console as RichConsole
@@ -18,6 +19,10 @@ class Console:
     def say(self, text: str) -> None:
         """Print a line."""
         self._rich.print(text, markup=False)
+
+    def alarm(self, text: str) -> None:
+        """Print a line among the errors, also where nothing else is to be shown."""
+        print(text, file=sys.stderr)
 
     @contextlib.contextmanager
     def bar(self, unit: str, total: int | None) -> Iterator[Callable[[int, str], None]]:

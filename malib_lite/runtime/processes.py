@@ -147,7 +147,7 @@ class ProcessRuntime:
                 if actor.process.sentinel in signalled:
                     self._bury(actor)
             elif "error" in message:
-                raise ActorFailure(f"{actor.spec.name} failed: {message['error']}\n\n{message['traceback']}")
+                raise ActorFailure(f"{actor.spec.name} failed: {message['error']}\n\n{message['traceback']}".rstrip())
             elif "ready" in message:
                 actor.ready = True
                 if actor.call is not None:

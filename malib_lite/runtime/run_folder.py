@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import itertools
@@ -21,7 +22,7 @@ import yaml
 
 from malib_lite import __version__
 from malib_lite.config import ConfigError
-from malib_lite.runtime.files import make_folders, remove_unfinished, write_text
+from malib_lite.runtime.files import UnwrittenFile, make_folders, remove_unfinished, write_text
 from malib_lite.runtime.host import describe_host
 from malib_lite.runtime.metrics import finite
 from malib_lite.runtime.sealed import seal, write_arrays
@@ -122,12 +123,32 @@ class RunFolder:
             indent: None writes one line, which is much faster.
             sealed: whether it gets a format and a checksum, for readers of this package.
         """
-        plain = finite(_plain(content))
-        write_text(self.path / name, json.dumps(seal(plain) if sealed else plain, indent=indent) + "\n")
+        write_text(self.path / name, to_json(content, indent, sealed) + "\n")
+
+    def check(self) -> None:
+        """Make sure that the folder is still there, with the result in it.
+
+        Raises:
+            UnwrittenFile: it was removed, or another one is in its place.
+        """
+        try:
+            there = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "run.lock"))
+            os.stat(self.path / "summary.json")
+        except OSError:
+            there = False
+        if not there:
+            gone = FileNotFoundError(errno.ENOENT, "it was removed while the run was in it")
+            raise UnwrittenFile(self.path, gone)
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a safetensors file, with a format and a checksum; a reader sees all of it or none."""
         write_arrays(self.path / name, arrays)
+
+
+def to_json(content: Mapping[str, Any], indent: int | None = None, sealed: bool = False) -> str:
+    """The content as JSON, whatever is in it; what has no finite value is null."""
+    plain = finite(_plain(content))
+    return json.dumps(seal(plain) if sealed else plain, indent=indent)
 
 
 def make_folder(path: Path | str) -> Path:
