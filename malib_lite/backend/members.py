@@ -7,6 +7,7 @@ earlier run), and none of its parameters ever travels twice.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -60,9 +61,10 @@ class MemberFolder:
         return read_arrays(self._file(digest), digest)
 
     def remove(self, digests: Iterable[str]) -> None:
-        """Remove members that nobody will ask for any more; those that are not there are no fault."""
+        """Remove members that nobody will ask for any more; one that cannot be removed takes room, and nothing else."""
         for digest in digests:
-            self._file(digest).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._file(digest).unlink()
 
     def _file(self, digest: str) -> Path:
         return self.path / f"{digest}.safetensors"
