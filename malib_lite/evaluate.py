@@ -79,7 +79,7 @@ class Evaluation:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 done, 2 wrong input."""
+    """The command; returns its exit code: 0 done, 2 wrong input, 1 the result cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m malib_lite.evaluate", description="Play saved populations against each other.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -94,13 +94,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.episodes < 2 or options.seed < 0:
             raise ConfigError("'episodes' must be at least 2, for a standard error, and 'seed' must not be negative")
+        if options.out:
+            _make(options.out)  # before what takes long
         evaluation = evaluate(options.runs, options.episodes, options.seed, options.sampled, options.trust)
-        out = options.out or _split(options.runs[0])[0]
-        _write(evaluation, out)
     except ConfigError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     _show(evaluation)
+    out = options.out or _split(options.runs[0])[0]
+    try:
+        _write(evaluation, out)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"written: {out / 'evaluation.json'}, {out / 'cross_play.png'}")
     return 0
 
@@ -327,19 +333,25 @@ def _damage_explained(path: Path) -> Iterator[None]:
         raise ConfigError(f"'{path}': a member is missing or damaged, or config.yaml is not its own: {error}") from None
 
 
+def _make(out: Path) -> None:
+    """Make the folder for the result."""
+    from malib_lite.runtime.files import make_folders
+
+    try:
+        make_folders(out)
+    except OSError as error:
+        raise ConfigError(f"'out' = '{out}': cannot be written ({error.strerror or error})") from None
+
+
 def _write(evaluation: Evaluation, out: Path) -> None:
-    from malib_lite.runtime.files import make_folders, write_text
+    """Write the result, each file at once: a link is replaced, not followed."""
+    from malib_lite.runtime.files import write_text
     from malib_lite.runtime.metrics import finite
     from malib_lite.runtime.plots import plot_cross_play
 
-    table = evaluation.cross_play
-    try:
-        make_folders(out)  # files that are replaced at once: a link is replaced, not followed
-        write_text(out / "evaluation.json", json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
-        picture = out / "cross_play.png"
-        plot_cross_play(picture, evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest)
-    except OSError as error:
-        raise ConfigError(f"'out' = '{out}': cannot be written ({error.strerror or error})") from None
+    table, picture = evaluation.cross_play, out / "cross_play.png"
+    write_text(out / "evaluation.json", json.dumps(finite(evaluation.to_json()), indent=1) + "\n")
+    plot_cross_play(picture, evaluation.env, table.names, table.mean, table.mean_errors, evaluation.largest)
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -347,8 +359,10 @@ def _show(evaluation: Evaluation) -> None:
     from rich.table import Table as RichTable
 
     from malib_lite.population.tables import signed, standing_table
+    from malib_lite.runtime.console import Output
 
-    console, met = Console(highlight=False), evaluation.cross_play
+    output: Any = Output()
+    console, met = Console(file=output, highlight=False), evaluation.cross_play
     how = "exact" if evaluation.exact else f"{evaluation.episodes:,} episodes for each lineup"
 
     def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

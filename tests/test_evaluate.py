@@ -1,5 +1,6 @@
 """``python -m malib_lite.evaluate``: saved populations against each other."""
 
+import errno
 import json
 import shutil
 
@@ -219,6 +220,18 @@ def test_what_is_no_run_is_said(runs, tmp_path, capsys):
     torn = copied(runs / "solved", tmp_path / "torn")
     (torn / "checkpoints" / "state.json").write_text('{"members": ')
     assert "cannot be read" in error_of([torn], capsys)
+
+
+def test_a_result_that_cannot_be_written_is_shown(runs, tmp_path, monkeypatch, capsys):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    assert main([str(runs / "solved"), "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "NashConv" in said.out and "written" not in said.out
+    assert said.err == f"error: '{tmp_path / 'evaluation.json'}' cannot be written: No space left on device\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_is_said(runs, tmp_path, capsys):

@@ -13,6 +13,7 @@ import faults
 import pytest
 import yaml
 
+from malib_lite import evaluate
 from malib_lite.config import ConfigError
 from malib_lite.population.saved import SavedPopulation
 from malib_lite.runtime.metrics import Reports
@@ -191,6 +192,18 @@ def test_what_ended_a_run_is_told_before_what_could_not_be_written(tmp_path, mon
     assert main([*EXACT, "--logdir", str(tmp_path / "run"), "--quiet"]) == (143 if interrupt else 1)
     said = capsys.readouterr().err
     assert "this would be in it" in said and ("interrupted" if interrupt else "error: there is no room") in said
+
+
+@pytest.mark.parametrize("kind", ["full", "reader has ended", "closed"])
+def test_a_run_goes_on_when_nobody_takes_its_output(tmp_path, monkeypatch, capsys, kind):
+    read, write = os.pipe()
+    os.close(read)
+    with open("/dev/full" if kind == "full" else write, "w") as stdout:  # leaving writes what is buffered
+        monkeypatch.setattr(sys, "stdout", None if kind == "closed" else stdout)
+        assert main([*EXACT, "--logdir", str(tmp_path / "run")]) == 0
+        assert evaluate.main([str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err.count("output is lost from here on") == (kind != "closed")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "completed"
 
 
 SIZES = [4, 12, 36, 60, 100, 160]  # KiB; an untrained network has 24, its run 470

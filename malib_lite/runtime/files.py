@@ -45,7 +45,7 @@ def write_whole(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(new)
             raise
-        _sync(path.parent)  # the rename is an entry of the folder
+        sync_folder(path.parent)  # the rename is an entry of the folder
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,7 +63,16 @@ def make_folders(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing or [path]):
             folder.mkdir(exist_ok=True)  # another process may be making it
-            _sync(folder.parent)
+            sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring to the disk which files and folders are in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_unfinished(folders: Iterable[Path]) -> None:
@@ -128,11 +137,3 @@ def _failures_of(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnwrittenFile(path, error) from None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,7 +22,7 @@ import yaml
 
 from malib_lite import __version__
 from malib_lite.config import ConfigError
-from malib_lite.runtime.files import UnwrittenFile, make_folders, remove_unfinished, write_text
+from malib_lite.runtime.files import UnwrittenFile, make_folders, remove_unfinished, sync_folder, write_text
 from malib_lite.runtime.host import describe_host
 from malib_lite.runtime.metrics import finite
 from malib_lite.runtime.sealed import seal, write_arrays
@@ -159,11 +159,12 @@ def make_folder(path: Path | str) -> Path:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         for number in itertools.count(1):
             candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
             with contextlib.suppress(FileExistsError):  # mkdir is atomic: of several processes one makes the folder
                 candidate.mkdir()
+                sync_folder(candidate.parent)
                 break
     except OSError as error:
         raise ConfigError(f"'logdir' = '{path}': cannot be made ({error.strerror or error})") from None
