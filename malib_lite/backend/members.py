@@ -48,7 +48,7 @@ class MemberFolder:
         member = Member(kind, digest_of(arrays))
         path = self._file(member.digest)
         if not path.exists():
-            write_arrays(path, arrays)
+            write_arrays(path, arrays, member.digest)
         return member
 
     def load(self, digest: str) -> dict[str, np.ndarray]:

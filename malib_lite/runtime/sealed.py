@@ -45,15 +45,18 @@ def unseal(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], digest: str | None = None) -> None:
     """Write a safetensors file, whole and durably.
+
+    Args:
+        digest: of the arrays, where that is known already.
 
     Raises:
         UnwrittenFile: it cannot be written.
     """
     # safetensors wants contiguous arrays; np.ascontiguousarray would make vectors of scalars
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(path, save(whole, {"format": str(FORMAT), "sha256": digest_of(whole)}))
+    write_whole(path, save(whole, {"format": str(FORMAT), "sha256": digest or digest_of(whole)}))
 
 
 def read_arrays(path: Path, digest: str | None = None) -> dict[str, np.ndarray]:
