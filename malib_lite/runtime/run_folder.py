@@ -126,19 +126,20 @@ class RunFolder:
         write_text(self.path / name, to_json(content, indent, sealed) + "\n")
 
     def check(self) -> None:
-        """Make sure that the folder is still there, with the result in it.
+        """Make sure that the folder and its results are still there.
 
         Raises:
-            UnwrittenFile: it was removed, or another one is in its place.
+            UnwrittenFile: they were removed, or others are in their place.
         """
-        try:
-            there = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "run.lock"))
-            os.stat(self.path / "summary.json")
-        except OSError:
-            there = False
-        if not there:
-            gone = FileNotFoundError(errno.ENOENT, "it was removed while the run was in it")
-            raise UnwrittenFile(self.path, gone)
+        for name in ("run.lock", "metrics.jsonl", "summary.json"):
+            try:
+                file = os.stat(self.path / name)
+                there = name != "run.lock" or os.path.samestat(file, os.fstat(self._lock.fileno()))
+            except OSError:
+                there = False
+            if not there:
+                gone = FileNotFoundError(errno.ENOENT, "it was removed while the run was in it")
+                raise UnwrittenFile(self.path if name == "run.lock" else self.path / name, gone)
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a safetensors file, with a format and a checksum; a reader sees all of it or none."""
