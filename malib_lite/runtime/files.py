@@ -92,7 +92,6 @@ class AppendedFile:
             UnwrittenFile: it cannot be made, or is there already.
         """
         self._path = path
-        self._num_bytes = 0
         with _failures_of(path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(path, flags, 0o644)
@@ -105,14 +104,14 @@ class AppendedFile:
         """
         rest = memoryview(record)
         with _failures_of(self._path):
+            before = os.fstat(self._descriptor).st_size
             try:
                 while rest:  # a disk that becomes full takes a part first
                     rest = rest[os.write(self._descriptor, rest) :]
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, self._num_bytes)
+                    os.ftruncate(self._descriptor, before)
                 raise
-        self._num_bytes += len(record)
 
     def close(self) -> None:
         """Close the file, whose records are then on the disk.
