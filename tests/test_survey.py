@@ -69,5 +69,8 @@ def test_the_command(tmp_path, capsys):
     assert "mdp: 2 of 2 work" in capsys.readouterr().out
     assert "one_round_nmdp" in (tmp_path / "mdp.md").read_text()
     assert "| [mdp](mdp.md) | 2 | 2 |" in (tmp_path / "README.md").read_text()
+    assert main(["mdp", "--out", "/proc/nowhere"]) == 2
+    said = capsys.readouterr()
+    assert "error: 'out': '/proc/nowhere' cannot be written" in said.err and not said.out  # before anything is tried
     assert main(["mpd"]) == 2
     assert "did you mean 'mdp'" in capsys.readouterr().err
