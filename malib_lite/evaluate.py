@@ -157,16 +157,17 @@ def _evaluate(places: Sequence[tuple[Path, str]], episodes: int, seed: int, samp
     def play() -> dict[Lineup, Played]:
         return sampled_contest(table, contestants, wanted, episodes, num_envs, seed)
 
-    if game is not None:
-        played, stake = {}, 0.0
-        returns, nash_convs = exact_contest(game, table, contestants, wanted)
-        largest = game.largest_return()
-    else:
-        played, nash_convs = play(), None
-        returns = {lineup: (result.means, result.errors) for lineup, result in played.items()}
-        largest = stake = max(result.largest for result in played.values())
-    met = cross_play(names, returns, len(table.groups))
-    payoffs = _payoffs(saved, scenarios, game)
+    with _damage_explained(*saved):  # finite parameters can still lead to probabilities that are none
+        if game is not None:
+            played, stake = {}, 0.0
+            returns, nash_convs = exact_contest(game, table, contestants, wanted)
+            largest = game.largest_return()
+        else:
+            played, nash_convs = play(), None
+            returns = {lineup: (result.means, result.errors) for lineup, result in played.items()}
+            largest = stake = max(result.largest for result in played.values())
+        met = cross_play(names, returns, len(table.groups))
+        payoffs = _payoffs(saved, scenarios, game)
     stake = max([stake, *(float(abs(of_members).max()) for of_members, _ in payoffs.values())])
     elo = skills = None
     if len(names) > 1:  # one alone is as good as itself
@@ -221,7 +222,10 @@ def _scenario(population: SavedPopulation) -> Any:
     if isinstance(config.get("psro"), dict):
         kept = ("oracle", "symmetric", "pipeline")
         config["psro"] = {key: value for key, value in config["psro"].items() if key in kept}
-    scenario = make_scenario(build(TrainConfig, config))
+    try:
+        scenario = make_scenario(build(TrainConfig, config))
+    except ConfigError as error:
+        raise ConfigError(f"'{population.path / 'config.yaml'}': {error}") from None
     if list(population.members) != list(scenario.groups):
         raise ConfigError(
             f"'{population.path}' has policies of {', '.join(population.members)}, but the players are "
@@ -321,16 +325,15 @@ def _payoffs(
 
 
 @contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
-    """Turn into words what a member raises that cannot be played."""
-    from malib_lite.runtime.sealed import DamagedFile
-
+def _damage_explained(*paths: Path) -> Iterator[None]:
+    """Turn into words what members of these runs raise that cannot be played."""
     try:
         yield
-    except DamagedFile:
+    except ConfigError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"'{path}': a member is missing or damaged, or config.yaml is not its own: {error}") from None
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        where = " or ".join(f"'{path}'" for path in paths)
+        raise ConfigError(f"{where}: a member is missing or damaged, or config.yaml is not its own: {error}") from None
 
 
 def _make(out: Path) -> None:

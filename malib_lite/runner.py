@@ -219,7 +219,7 @@ def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:
     layouts = {}
     for runtime_id, player in scenario.seats.items():
         spec, agents = scenario.policies[runtime_id], scenario.groups[player]
-        extras = spec.make(0).recorded_fields
+        extras = spec.outline().recorded_fields
         num_streams = rollout.num_env_per_thread * len(agents)
         team: tuple[int | None, int | None] = None, None
         if player in scenario.teams:
@@ -259,7 +259,7 @@ def _mailboxes(scenario: Scenario) -> list[list[MailboxSpec]]:
     for runtime_id, player in scenario.seats.items():
         num_rows = scenario.rollout.num_env_per_thread * len(scenario.groups[player])
         spec = scenario.policies[runtime_id]
-        policy = spec.make(0)
+        policy = spec.outline()
         layouts[runtime_id] = mailbox_layouts(
             spec.observation_space, spec.action_space, policy.extra_fields, policy.memory_size, num_rows
         )

@@ -6,6 +6,7 @@ The command line, a YAML file and a scenario's constructor all end in the same c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pkgutil
 import sys
 import time
@@ -128,19 +129,30 @@ def _main(arguments: Sequence[str], started: float) -> int:
     if options.list is not None:
         _list(options.list)
         return 0
-    settings = build(TrainConfig, _merge(options, overrides))
+    with _file_named(options.config):
+        settings = build(TrainConfig, _merge(options, overrides))
     if options.help_config:
         _help_config(settings)
         return 0
     if _needs_processes(settings):
         _start_fork_server(settings)
     with only_registered(None if options.trust else options.config, {options.env, *_texts(overrides)}):
-        scenario = make_scenario(settings)
+        with _file_named(options.config):
+            scenario = make_scenario(settings)
         if not settings.logdir:
             from malib_lite.runtime.run_folder import make_folder
 
             scenario.log_dir = make_folder(scenario.log_dir)
         return _run(scenario, options.quiet, started)
+
+
+@contextlib.contextmanager
+def _file_named(file: str | None) -> Iterator[None]:
+    """Let a refusal name the file that settings come from, beside those of the command line."""
+    try:
+        yield
+    except ConfigError as error:
+        raise (ConfigError(f"with --config '{file}': {error}") if file and str(file) not in str(error) else error) from None
 
 
 def _texts(value: Any) -> Iterator[str]:

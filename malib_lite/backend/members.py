@@ -18,7 +18,7 @@ import numpy as np
 
 from malib_lite.contracts.policy import Policy
 from malib_lite.runtime.arrays import digest_of
-from malib_lite.runtime.sealed import read_arrays, write_arrays
+from malib_lite.runtime.sealed import read_arrays, read_shapes, write_arrays
 
 
 class Member(NamedTuple):
@@ -59,6 +59,15 @@ class MemberFolder:
             DamagedFile: the file does not hold what its name says.
         """
         return read_arrays(self._file(digest), digest)
+
+    def shapes(self, digest: str) -> dict[str, tuple[int, ...]]:
+        """What the file says of the shapes of these parameters, none of which is read.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamagedFile: the file is none of parameters.
+        """
+        return read_shapes(self._file(digest))
 
     def remove(self, digests: Iterable[str]) -> None:
         """Remove members that nobody will ask for any more; one that cannot be removed takes room, and nothing else."""

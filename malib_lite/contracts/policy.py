@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -133,8 +133,19 @@ class Policy(nn.Module):
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Copy arrays that :meth:`export_state` gave into this policy, in place."""
         own = self.state_dict(keep_vars=True)
-        if own.keys() != state.keys():
-            raise ValueError(f"parameters do not fit: {sorted(own.keys() ^ state.keys())} on one side only")
+        check_parameters(own, {name: array.shape for name, array in state.items()})
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(torch.from_numpy(np.array(state[name])))
+
+
+def check_parameters(own: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise ValueError unless parameters of these ``shapes`` are those of a policy whose ``state_dict`` is ``own``."""
+    if own.keys() != shapes.keys():
+        raise ValueError(f"parameters do not fit: {sorted(own.keys() ^ shapes.keys())} on one side only")
+    for name, tensor in own.items():
+        if tuple(tensor.shape) != tuple(shapes[name]):
+            raise ValueError(
+                f"parameters do not fit: '{name}' has the shape {tuple(shapes[name])} where it should have "
+                f"{tuple(tensor.shape)}"
+            )

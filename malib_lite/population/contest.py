@@ -6,14 +6,17 @@ Elsewhere episodes are played, with a member of each mixture drawn for each epis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from malib_lite.backend.members import Member, MemberCache, MemberFolder
+from malib_lite.config import ConfigError
 from malib_lite.contracts.exact import ExactGame
+from malib_lite.contracts.policy import check_parameters
 from malib_lite.population.cross_play import Lineup
 from malib_lite.population.exploitability import ExactEvaluator
 from malib_lite.population.tabular_policy import check_playable
@@ -64,12 +67,27 @@ class Contestant:
         self.name = name
         self.pools = {player: {m: p for m, p in pool.items() if p > 0.0} for player, pool in pools.items()}
         self.cache = MemberCache(folder, lambda kind: policies[kind].make(0))
+        self._folder = folder
+        self._policies = policies
 
     def load(self) -> None:
-        """Read all members once, so that a damaged one is found before anything is played."""
-        for pool in self.pools.values():
-            for member in pool:
-                self.cache.get(member)
+        """Read all members once, so that a damaged one is found before anything is played.
+
+        How large their networks are, the configuration says: that they have what the files hold is seen before one is
+        made.
+
+        Raises:
+            ValueError: a member is damaged, is no policy of its kind, or has a parameter that is not finite.
+            FileNotFoundError: a member is missing.
+        """
+        members = {member for pool in self.pools.values() for member in pool}
+        outlines = {kind: self._policies[kind].outline().state_dict() for kind in {member.kind for member in members}}
+        for member in sorted(members):
+            with _named(member):
+                check_parameters(outlines[member.kind], self._folder.shapes(member.digest))
+                for name, tensor in self.cache.get(member).state_dict().items():
+                    if not tensor.isfinite().all():
+                        raise ValueError(f"the parameter '{name}' is not finite")
 
 
 def exact_contest(
@@ -134,6 +152,17 @@ def sampled_contest(
     return results
 
 
+@contextlib.contextmanager
+def _named(member: Member) -> Iterator[None]:
+    """Let what is wrong with a member say which one it is."""
+    try:
+        yield
+    except ConfigError:  # which says it
+        raise
+    except ValueError as error:
+        raise ValueError(f"{member}: {error}") from None
+
+
 def _result(table: Table, books: Books) -> Played:
     means, errors = books.player_returns(table.groups)
     return Played(
@@ -151,6 +180,7 @@ def _aggregated(game: ExactGame, table: Table, contestant: Contestant) -> list[n
     for player, (agent,) in table.groups.items():
         pool = contestant.pools[player]
         for member in pool:
-            evaluator.add(agent, contestant.cache.get(member))
+            with _named(member):
+                evaluator.add(agent, contestant.cache.get(member))
         policies.append(evaluator.aggregate(agent, np.array(list(pool.values()))))
     return policies

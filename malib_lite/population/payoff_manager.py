@@ -10,6 +10,8 @@ import numpy as np
 from malib_lite.population.dominance import sums_to
 
 JointChoice = tuple[int, ...]  # one pool index per player
+_SAVED = ("choices", "payoffs", "errors")
+_LARGEST = 1e100  # of what is read: solvers and ratings take squares, and sums of them
 
 
 class PayoffManager:
@@ -124,12 +126,26 @@ class PayoffManager:
         """Record what :meth:`take_new` gave.
 
         Raises:
-            ValueError: some of it is known already.
-            IndexError: a pool is smaller than that.
+            ValueError: some of it is known already, or it has another form, or is of members that there are not, or a
+                payoff or an error is not finite or so large that its square is not.
         """
-        choices = tuple(arrays["choices"].T)
+        num_players, (rows, payoffs, errors) = len(self.players), (arrays[name] for name in _SAVED)
+        if rows.dtype != np.int64 or rows.ndim != 2 or rows.shape[1] != num_players:
+            raise ValueError(f"'choices' are {rows.dtype} of shape {rows.shape}, not (M, {num_players}) of int64")
+        if (rows < 0).any() or (rows >= self.sizes).any() or len(np.unique(rows, axis=0)) < len(rows):
+            raise ValueError(f"'choices' must be different ones in pools of sizes {self.sizes}")
+        for name, values in (("payoffs", payoffs), ("errors", errors)):
+            if values.dtype != np.float64 or values.shape != (num_players, len(rows)):
+                raise ValueError(
+                    f"'{name}' are {values.dtype} of shape {values.shape}, not {num_players, len(rows)} of float64"
+                )
+            if not (np.abs(values) <= _LARGEST).all():  # so written that NaN fails, too
+                raise ValueError(f"'{name}' must be numbers of at most {_LARGEST:.0e}")
+        if (errors < 0.0).any():
+            raise ValueError("'errors' must not be negative")
+        choices = tuple(rows.T)
         if self._known[choices].any():
             raise ValueError("some of these payoffs are known already")
         of_all_players: Any = (slice(None), *choices)
-        self._payoffs[of_all_players], self._errors[of_all_players] = arrays["payoffs"], arrays["errors"]
+        self._payoffs[of_all_players], self._errors[of_all_players] = payoffs, errors
         self._known[choices] = self._taken[choices] = True

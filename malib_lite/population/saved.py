@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +65,14 @@ class SavedPopulation:
                 mixtures = {p: _mixture(state["strategies"][p], len(of), p) for p, of in members.items()}
             best = _best(state.get("best"), members)
             _check_files(path, [*members.values(), *(best or {}).values()])
-            payoffs = PayoffManager(list(members))
-            if files := state.get("payoffs"):  # self-play fills in none, for example
-                payoffs.expand([len(of_player) for of_player in members.values()])
-                check_inside(path / "checkpoints", *files)
-                for name in files:
-                    payoffs.put_back(read_arrays(path / "checkpoints" / name))
+            payoffs = _payoffs(path / "checkpoints", state.get("payoffs") or [], members)
         except ConfigError:
             raise
         except (
             OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError
         ) as error:  # fmt: skip
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
-        complete = any(payoffs.sizes) and not payoffs.missing()
-        return SavedPopulation(
-            path, config, members, mixtures,
-            payoffs.recorded if complete else None, payoffs.errors if complete else None, best,
-        )  # fmt: skip
+        return SavedPopulation(path, config, members, mixtures, *payoffs, best)
 
     def pools(self, choice: str) -> dict[str, dict[Member, float]]:
         """The pools that a choice plays: "final" as the run mixed it, "best" as it did when NashConv was least,
@@ -99,10 +91,10 @@ class SavedPopulation:
         for player, members in self.members.items():
             size = len(members)
             if choice.isdecimal() and int(choice) < size:
-                mixture = np.eye(size)[int(choice)]
+                mixture = _one(size, int(choice))
             elif choice in CHOICES:
                 mixture = {
-                    "final": self.mixtures[player], "latest": np.eye(size)[-1], "average": np.full(size, 1.0 / size)
+                    "final": self.mixtures[player], "latest": _one(size, -1), "average": np.full(size, 1.0 / size)
                 }[choice]  # fmt: skip
             else:
                 raise ConfigError(
@@ -129,6 +121,37 @@ def _check_files(path: Path, pools: Collection[Collection[Member]]) -> None:
             raise ValueError(f"{digest!r} is not the digest of a member")
         with contextlib.suppress(FileNotFoundError):
             check_inside(path / "checkpoints" / "policies", f"{digest}.safetensors")
+
+
+def _payoffs(
+    folder: Path, files: Sequence[str], members: Mapping[str, list[Member]]
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Payoffs (N, P_1, ..., P_N) and their errors, where all of them are in the files.
+
+    Raises:
+        ValueError: the files are none of payoffs, or of other members, or lie elsewhere.
+        DamagedFile: one of them is damaged.
+    """
+    check_inside(folder, *files)
+    parts = [(folder / name, read_arrays(folder / name)) for name in files]
+    sizes = [len(of_player) for of_player in members.values()]
+    if sum(len(arrays["choices"]) for _, arrays in parts) < prod(sizes):  # before there is a table of that size
+        return None, None
+    payoffs = PayoffManager(list(members))
+    payoffs.expand(sizes)
+    for file, arrays in parts:
+        try:
+            payoffs.put_back(arrays)
+        except ValueError as error:
+            raise ValueError(f"'{file}': {error}") from None
+    return payoffs.recorded, payoffs.errors
+
+
+def _one(size: int, index: int) -> np.ndarray:
+    """The mixture (P,) that is one member alone."""
+    mixture = np.zeros(size)
+    mixture[index] = 1.0
+    return mixture
 
 
 def _mixture(strategy: Mapping[str, Any], size: int, player: str) -> np.ndarray:

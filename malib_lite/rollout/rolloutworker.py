@@ -66,6 +66,16 @@ class PolicySpec:
         policy.seed(seed)
         return policy
 
+    def outline(self) -> Policy:
+        """A policy whose parameters have names, types and shapes and take no memory, however large they would be.
+
+        A network of the user's own, which need not be made for that, is made as it is.
+        """
+        if self.model_config.get("net") is not None:
+            return self.make(0)
+        with torch.device("meta"):
+            return self.policy_class(**self.arguments)
+
 
 @dataclass(frozen=True)
 class WorkerSpec:

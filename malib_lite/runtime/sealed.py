@@ -82,6 +82,20 @@ def read_arrays(path: Path, digest: str | None = None) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a safetensors file's arrays by name, from its header alone; nothing as large as them is made.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFile: it is no such file.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamagedFile(f"'{path}' is damaged: {error}") from None
+
+
 def _is_sealed(path: Path, header: Mapping[str, Any]) -> bool:
     """Whether there is a checksum; there is none in files from before there were formats."""
     if "format" not in header and "sha256" not in header:

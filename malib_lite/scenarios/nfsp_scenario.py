@@ -167,7 +167,7 @@ class NFSPScenario(Scenario):
 
 def _check(who: str, trainer: TrainerSpec, policy: PolicySpec, data_spec: type, source: str) -> None:
     """Raise ConfigError where a learner cannot be one of the two."""
-    name, made = trainer.trainer_class.__name__, policy.make(0)
+    name, made = trainer.trainer_class.__name__, policy.outline()
     if trainer.trainer_class.joint or not isinstance(trainer.make(made, 0, None).data_spec(), data_spec):
         raise ConfigError(f"nfsp: the {who} of one agent is to learn from {source}, which {name} does not")
     if made.recorded_fields:

@@ -310,7 +310,7 @@ class Scenario(ABC):
         settings = build(trainer_class.config_class, trainer_config, "trainer")
         self.trainers[runtime_id] = (trainer_class, settings)
         self.interfaces[runtime_id] = self._interface(trainer_class)
-        modules = list(self.policies[runtime_id].make(0).modules())
+        modules = list(self.policies[runtime_id].outline().modules())
         if self.num_gradient_workers and any(isinstance(module, RunningNormaliser) for module in modules):
             raise ConfigError(
                 f"'training.learners' = {self.training.learners}: gradient workers share no running statistics (the "
