@@ -53,6 +53,12 @@ class TabularPolicy(Policy):
         self.table: torch.Tensor
         self.register_buffer("table", torch.zeros(len(observations), int(action_space.n), dtype=torch.float64))
 
+    def import_state(self, state: Mapping[str, np.ndarray]) -> None:
+        super().import_state(state)
+        sums = self.table.sum(-1)
+        if not ((self.table >= 0.0).all() and ((sums - 1.0).abs() < 1e-4).all()):  # as games allow; NaN fails, too
+            raise ValueError("'table' has rows that are no distribution")
+
     def compute_action(
         self,
         observation: torch.Tensor,

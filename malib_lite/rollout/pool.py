@@ -121,11 +121,18 @@ class PoolPlayer:
 
 
 def tabulate(policy: Policy, observations: np.ndarray, masks: np.ndarray | None, evaluate: bool) -> np.ndarray:
-    """Action probabilities (I, A) float64 of a policy for each of I observations: one forward pass."""
+    """Action probabilities (I, A) float64 of a policy for each of I observations: one forward pass.
+
+    Raises:
+        ValueError: the policy gives something else, as a network with enormous parameters does.
+    """
     with torch.inference_mode():
         mask = None if masks is None else torch.from_numpy(masks)
         probabilities = policy.tabulate(torch.from_numpy(observations), mask, evaluate).double().numpy()
-    return probabilities / probabilities.sum(axis=-1, keepdims=True)
+    sums = probabilities.sum(axis=-1, keepdims=True)
+    if not ((probabilities >= 0.0).all() and (sums > 0.0).all()):  # so written that NaN fails, too
+        raise ValueError("what a policy gives as action probabilities is no distribution")
+    return probabilities / sums
 
 
 def act_with(
