@@ -19,6 +19,7 @@ from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.mailbox import MailboxSpec
 from malib_lite.backend.members import MemberFolder
 from malib_lite.backend.ring import RingSpec, SlotLayout
+from malib_lite.backend.snapshots import longest_message
 from malib_lite.rollout.inference.pipe import mailbox_layouts
 from malib_lite.rollout.inference.server import InferenceServer, InferenceSpec
 from malib_lite.rollout.manager import RolloutWorkerManager
@@ -181,7 +182,7 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         addresses: dict[str, Any] = {
             rid: LocalAddress()
             if shared is None
-            else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"))
+            else BusAddress(shared.endpoint(f"pub{n}"), shared.endpoint(f"ask{n}"), _longest_message(scenario, rid))
             for n, rid in enumerate(scenario.seats)
         }
         members = MemberFolder(folder.path / "checkpoints" / "policies")
@@ -208,6 +209,18 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         )  # fmt: skip
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
         yield run
+
+
+def _longest_message(scenario: Scenario, runtime_id: str) -> int:
+    """Bytes that no message of a learner's parameters exceeds."""
+    spec, (trainer_class, settings) = scenario.policies[runtime_id], scenario.trainers[runtime_id]
+    states = [spec.outline().state_dict()]
+    if scenario.num_gradient_workers:
+        networks = trainer_class(settings, spec.make(0)).networks()
+        states.append({f"{name}.{key}": t for name, net in networks.items() for key, t in net.state_dict().items()})
+    return max(
+        longest_message((name, tensor.nbytes, tensor.ndim) for name, tensor in state.items()) for state in states
+    )
 
 
 def _rings(scenario: Scenario) -> list[dict[str, RingSpec]]:

@@ -152,7 +152,9 @@ def _file_named(file: str | None) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise (ConfigError(f"with --config '{file}': {error}") if file and str(file) not in str(error) else error) from None
+        raise (
+            ConfigError(f"with --config '{file}': {error}") if file and str(file) not in str(error) else error
+        ) from None
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Mutated files given to the commands that read files of others: ``python tests/fuzz.py FOLDER SEED FIRST COUNT``.
 
-FOLDER holds run folders, which :func:`make_runs` makes, and is written to. Each case is named by SEED and its number. What is
-wrong is printed as one line of JSON each: an exception, an exit code that is neither 0 nor 2, a refusal that is no
-sentence or does not name the file, memory far beyond the files.
+FOLDER holds run folders, which :func:`make_runs` makes, and is written to. Each case is named by SEED and its number.
+What is wrong is printed, one line of JSON for each case: an exception, an exit code that is neither 0 nor 2, a refusal
+that is no sentence or does not name the file, a warning, memory far beyond the files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,10 +40,15 @@ RUNS = {
 }
 CONFIGS: list[dict[str, Any]] = [
     {"scenario": "psro", "env": "open_spiel/kuhn_poker", "iterations": 2, "psro": {"oracle": "exact"}},
-    {"scenario": "psro", "env": "open_spiel/leduc_poker(players=2)", "psro": {"meta_solver": "prd", "payoffs": "sampled"}},
+    {
+        "scenario": "psro", "env": "open_spiel/leduc_poker(players=2)", "algorithm": "dqn",
+        "psro": {"meta_solver": "prd", "payoffs": "sampled"},
+    },
     {
         "scenario": "marl", "env": "matrix/custom", "steps": 100, "seed": 3, "algorithm": "ppo", "mapping": "shared",
-        "env_config": {"spec": {"payoffs": [[[3, 3], [0, 4]], [[4, 0], [1, 1]]], "rounds": 10, "observe": ["last_actions", "round"]}},
+        "env_config": {
+            "payoffs": [[[3, 3], [0, 4]], [[4, 0], [1, 1]]], "rounds": 10, "observe": ["last_actions", "round"],
+        },
     },
     {
         "scenario": "marl", "env": "gym/CartPole-v1", "workers": 2, "learners": 2, "sync": "bsp", "logdir": "logs/x",
@@ -90,14 +95,14 @@ def prepare(folder: Path, seed: int, number: int) -> tuple[str, list[str], Path]
     return f"--config: {config['scenario']}", ["train", "--config", str(file)], file
 
 
-def problem_of(command: list[str], named: Path, code: Any, error: str) -> str | None:
+def problem_of(named: Path, code: Any, error: str) -> str | None:
     """What is wrong with the end of a command."""
     if code not in (0, 2):
         return f"exit code {code}"
+    if "Traceback" in error or len(error) > 2000:
+        return "what it says is no sentence"
     if code == 2 and not error.startswith("error: "):
         return "the refusal does not say that it is an error"
-    if "Traceback" in error or len(error) > 2000:
-        return "the refusal is no sentence"
     if code == 2 and str(named) not in error:
         return "the refusal does not name the file"
     return None
@@ -107,34 +112,45 @@ def try_in_process(command: list[str], named: Path) -> tuple[int | None, str, st
     """Exit code, what is on stderr, and what is wrong. A training is stopped where it would begin."""
     main = {"evaluate": evaluate.main, "train": train.main}[command[0]]
     before, error = _most_memory(), io.StringIO()
-    code: Any = None
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()), _limit(), _nothing_begins():
         try:
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 code = main(command[1:])
         except (Exception, SystemExit, Hung) as raised:
-            at = traceback.extract_tb(raised.__traceback__)[-6:]
-            return code, error.getvalue(), f"{type(raised).__name__}: {str(raised)[:300]} at {[f'{f.filename[-30:]}:{f.lineno}' for f in at]}"
-    problem = problem_of(command, named, code, error.getvalue())
+            places = [f"{at.filename[-30:]}:{at.lineno}" for at in traceback.extract_tb(raised.__traceback__)[-6:]]
+            return None, error.getvalue(), f"{type(raised).__name__}: {str(raised)[:300]} at {places}"
+    problem = problem_of(named, code, error.getvalue())
     if problem is None and _most_memory() - before > MEMORY:
         problem = f"{(_most_memory() - before) / 2**20:.0f} MiB were taken"
     if problem is None and warned:
-        problem = f"it warns: {warned[0].category.__name__}: {warned[0].message} ({warned[0].filename[-40:]}:{warned[0].lineno})"
+        first = warned[0]
+        problem = f"it warns: {first.category.__name__}: {first.message} ({first.filename[-40:]}:{first.lineno})"
     return code, error.getvalue(), problem
 
 
-def main() -> None:
-    folder, seed, first, count = Path(sys.argv[1]), *map(int, sys.argv[2:])
-    resource.setrlimit(resource.RLIMIT_DATA, (6 * 2**30, resource.RLIM_INFINITY))
-    codes = {}
-    for number in range(first, first + count):
+def try_cases(folder: Path, seed: int, numbers: Iterable[int]) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """How often each exit code came, and what is wrong."""
+    codes: dict[str, int] = {}
+    wrong = []
+    for number in numbers:
         what, command, named = prepare(folder, seed, number)
         code, error, problem = try_in_process(command, named)
-        codes[code] = codes.get(code, 0) + 1
+        codes[str(code)] = codes.get(str(code), 0) + 1
         if problem is not None:
-            print(json.dumps({"number": number, "what": what, "problem": problem, "error": error[:600]}), flush=True)
-    print(json.dumps({"codes": {str(k): v for k, v in codes.items()}}))
+            wrong.append({"number": number, "what": what, "problem": problem, "error": error[:600]})
+    return codes, wrong
+
+
+def main() -> None:
+    """Exit code 1 where anything is wrong."""
+    folder, seed, first, count = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    resource.setrlimit(resource.RLIMIT_DATA, (6 * 2**30, resource.RLIM_INFINITY))
+    codes, wrong = try_cases(folder, seed, range(first, first + count))
+    for case in wrong:
+        print(json.dumps(case))
+    print(json.dumps(codes))
+    sys.exit(bool(wrong))
 
 
 def _most_memory() -> int:

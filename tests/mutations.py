@@ -22,16 +22,17 @@ from malib_lite.runtime.arrays import digest_of
 NAN, INFINITY = float("nan"), float("inf")
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, -(2**63), 2**31, 2**63, 2**64, 10**30, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308,
-    -1e308, NAN, INFINITY, -INFINITY, "", "0", "1e9", "nan", "x" * 100_000, "é\u202e\U0001f600", "\ud800", "\0", "\x1b[2J",
-    "../../..", "/dev/zero", "/etc/passwd", "None", "policy", "player_0", "%s%n{0}{x}", [], {}, [[]], [{}], {"": {}}, [None],
-    [1, "a", None], [0.5, 0.5], [1] * 5000, [NAN], [-1], [10**9, 10**9], ["x"] * 50, {"a": 1}, {"policies": {}},
-    {"mixtures": {}}, {"type": "x"}, {"__class__": "os.system"},
+    -1e308, NAN, INFINITY, -INFINITY, "", "0", "1e9", "nan", "x" * 100_000, "é\u202e\U0001f600", "\ud800", "\0",
+    "\x1b[2J", "../../..", "/dev/zero", "/etc/passwd", "None", "policy", "player_0", "%s%n{0}{x}", [], {}, [[]], [{}],
+    {"": {}}, [None], [1, "a", None], [0.5, 0.5], [1] * 5000, [NAN], [-1], [10**9, 10**9], [10**5, 10**5], ["x"] * 50,
+    {"a": 1}, {"policies": {}}, {"mixtures": {}}, {"type": "x"}, {"__class__": "os.system"},
 ]  # fmt: skip
 WORDS = [
     b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1", b"9" * 5000, b"0x7fffffff",
-    b"1_000", b"1:30", b"null", b"~", b"[]", b"{}", b'"', b"'", b"\\", b"\n", b"\t", b": ", b"- ", b"&a ", b"*a", b"<<: *a",
-    b"!!binary x", b"!!python/name:os.system", b"!!set {a}", b"!!timestamp 0", b"!!float x", b"? [a]\n: b\n", b"---\n",
-    b"...\n", b"%YAML 9.9\n", b"|\n", b">-\n", b"#", b"\\u0000", b"\\ud800", b"[" * 2000, b"{\"a\":" * 2000, b"2020-99-99",
+    b"1_000", b"1:30", b"null", b"~", b"[]", b"{}", b'"', b"'", b"\\", b"\n", b"\t", b": ", b"- ", b"&a ", b"*a",
+    b"<<: *a", b"!!binary x", b"!!python/name:os.system", b"!!set {a}", b"!!timestamp 0", b"!!float x",
+    b"? [a]\n: b\n", b"---\n", b"...\n", b"%YAML 9.9\n", b"|\n", b">-\n", b"#", b"\\u0000", b"\\ud800", b"[" * 2000,
+    b'{"a":' * 2000, b"2020-99-99",
 ]  # fmt: skip
 
 
@@ -130,7 +131,9 @@ def mutated_arrays(rng: Random, arrays: dict[str, np.ndarray]) -> dict[str, np.n
             break
         name = rng.choice(sorted(arrays))
         array = arrays[name]
-        kind = rng.choice(["one value", "values", "type", "shape", "empty", "lose", "rename", "add", "longer", "scalar"])
+        kind = rng.choice(
+            ["one value", "values", "type", "shape", "empty", "lose", "rename", "add", "longer", "scalar"]
+        )
         if kind in ("one value", "values"):
             array = array.copy()
             value = rng.choice([NAN, INFINITY, -INFINITY, -1.0, 1e30, 1e300, 2.0, 0.0, 10**6, 2**62])

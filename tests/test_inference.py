@@ -22,13 +22,13 @@ from malib_lite.algorithms.sac import SACPolicy
 from malib_lite.backend.bus import BusAddress, LocalAddress
 from malib_lite.backend.mailbox import MailboxSpec
 from malib_lite.backend.members import MemberFolder
-from malib_lite.backend.ring import RingSpec, SlotLayout
+from malib_lite.backend.ring import DamagedMemory, RingSpec, SlotLayout
 from malib_lite.contracts.environment import describe
 from malib_lite.contracts.trainer import TeamShape
 from malib_lite.environments import describe_environment
 from malib_lite.rollout.inference.batches import LockstepBatches, TimelyBatches
 from malib_lite.rollout.inference.local import Request
-from malib_lite.rollout.inference.pipe import PipeInference, mailbox_layouts, read_request, write_answer
+from malib_lite.rollout.inference.pipe import PipeInference, mailbox_layouts, read_answer, read_request, write_answer
 from malib_lite.rollout.inference.row_blocks import RowBlocks
 from malib_lite.rollout.inference.server import InferenceServer, InferenceSpec
 from malib_lite.rollout.manager import RolloutWorkerManager
@@ -203,6 +203,25 @@ def ask(inference, seen):
     assert inference.act({"a": Request(np.full((1, 3), seen, np.float32), None, None)}) is None
 
 
+@pytest.mark.parametrize(("asked", "answered"), [(2, 0), (0, 1), (-1, -1), (2**62, 0)])
+def test_a_mailboxs_counters_that_cannot_be_are_said(asked, answered):
+    request, answer = mailbox_layouts(GRID, MOVES, {}, 0, num_rows=2)
+    box = MailboxSpec("mailbox-1-0", {"a": request}, {"a": answer}).create(None).open()
+    box._counters[0], box._counters[8] = asked, answered
+    with pytest.raises(DamagedMemory, match=f"mailbox-1-0: .* {asked} requests .* {answered} answered"):
+        box.is_open  # noqa: B018
+
+
+@pytest.mark.parametrize("rows", [-1, 3])
+def test_a_number_of_rows_in_a_mailbox_that_cannot_be_is_said(rows):
+    request, answer = mailbox_layouts(GRID, MOVES, {}, 0, num_rows=2)
+    box = MailboxSpec("mailbox-1-0", {"a": request}, {"a": answer}).create(None).open()
+    for slot, read in ((box.requests["a"], read_request), (box.answers["a"], read_answer)):
+        slot.write_meta(rows=rows)
+        with pytest.raises(DamagedMemory, match=f"mailbox-1-0: .* {rows} rows, it can have 0 to 2"):
+            read(slot)
+
+
 def test_a_predecessors_answer_is_never_taken_for_ones_own():
     request, answer = mailbox_layouts(GRID, MOVES, {}, 0, num_rows=2)
     spec = MailboxSpec("m", {"a": request}, {"a": answer}).create(None)
@@ -243,7 +262,7 @@ def fragments(num_workers, pipe, batch=None, logs=None, settings=None, scale=1.0
     folder = None if logs is None else SharedFolder()
     rings = [RingSpec(f"ring-{w}", layout).create(folder) for w in range(num_workers)]
     mailboxes = [MailboxSpec(f"box-{w}", {ID: request}, {ID: answer}).create(folder) for w in range(num_workers)]
-    address = LocalAddress() if folder is None else BusAddress(folder.endpoint("pub"), folder.endpoint("ask"))
+    address = LocalAddress() if folder is None else BusAddress(folder.endpoint("pub"), folder.endpoint("ask"), 2**20)
     common = {"policies": {ID: policy_spec}, "addresses": {ID: address}, "arenas": [[ID]], "seed": 0}
     spec = WorkerSpec(
         description, {ID: [ID]}, num_envs=NUM_ENVS, num_decisions=NUM_DECISIONS, whole_episodes=False, max_step=None,

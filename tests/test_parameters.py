@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import zmq
 
-from malib_lite.backend.bus import BusAddress, LocalAddress
+from malib_lite.backend.bus import BusAddress, LocalAddress, TooLarge
 from malib_lite.backend.parameter_server import ParameterClient
-from malib_lite.backend.snapshots import BadMessage, Snapshot
+from malib_lite.backend.snapshots import BadMessage, Snapshot, longest_message
 from malib_lite.runtime.arrays import digest_of
 from malib_lite.runtime.shared_memory import SharedFolder
+
+LONGEST = 2**18
 
 
 def arrays(value, size=5):
@@ -65,7 +67,7 @@ def test_server_versions_only_go_up():
 @pytest.fixture
 def bus():
     with SharedFolder() as folder:
-        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"))
+        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"), LONGEST)
         server, link = address.serve(), address.connect()
         yield address, server, link
         link.close()
@@ -151,6 +153,55 @@ def test_garbage_on_the_sockets_is_no_snapshot_and_stops_nothing_on_the_server(b
         assert wait_for(server, link, "p", 0).version == 0
 
 
+def test_a_message_that_nobody_takes_closes_its_connection_and_no_other():
+    with SharedFolder() as folder:
+        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"), LONGEST)
+        server, link = address.serve(), address.connect()
+        server.set_weights("p", 0, arrays(3))
+        with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.connect(address.answer_at)
+            closed = stranger.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            stranger.send(bytes(2**22))
+            assert closed.poll(300_000), "it was taken"
+            stranger.disable_monitor()
+            assert wait_for(server, link, "p", 0).version == 0
+        link.close()
+        server.close()
+
+
+def test_a_client_takes_no_longer_message_than_parameters_are():
+    with SharedFolder() as folder, zmq.Context() as context, context.socket(zmq.XPUB) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"), LONGEST)
+        stranger.bind(address.publish_at)
+        closed = stranger.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        link = address.connect()
+        link.follow("p")
+        assert stranger.recv() == b"\x01p\n"
+        header, payload = Snapshot("p", 0, arrays(0, LONGEST)).pack()
+        stranger.send_multipart([b"p\n", header, payload.data])
+        assert closed.poll(300_000)
+        link.poll("p", 0)
+        assert link.newest("p") is None
+        stranger.disable_monitor()
+        link.close()
+
+
+def test_parameters_that_no_socket_would_take_are_said(bus):
+    _, server, _ = bus
+    with pytest.raises(TooLarge, match=r"'p' make a message of .* the run's sockets take 262,144.*--workers 0"):
+        server.set_weights("p", 0, arrays(0, LONGEST))
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_no_message_is_longer_than_its_arrays_tell(size):
+    some = {f"layer.{n}.é": np.zeros((size, 2), np.float32) for n in range(300)} | {"scalar": np.array(0)}
+    longest = longest_message((name, array.nbytes, array.ndim) for name, array in some.items())
+    header, payload = Snapshot("policy-1234567/networks", 2**62, some).pack()
+    assert max(len(header), payload.nbytes) <= longest <= max(len(header), payload.nbytes) + 2**17
+
+
 def test_sockets_lie_in_a_private_folder():
     with SharedFolder() as folder:
         assert folder.path.stat().st_mode & 0o777 == 0o700
@@ -195,7 +246,7 @@ def test_between_processes_every_subscriber_sees_rising_versions_and_the_last():
     """P9: some are skipped, none comes back; who joins in the middle or at the end gets the current one."""
     context = multiprocessing.get_context("spawn")
     with SharedFolder() as folder:
-        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"))
+        address = BusAddress(folder.endpoint("pub"), folder.endpoint("ask"), LONGEST)
         process = context.Process(target=_publish, args=(address, 300), daemon=True)
         process.start()
         first = Subscriber(address)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from malib_lite.backend.ring import Ring, RingSpec, SlotLayout
+from malib_lite.backend.ring import DamagedMemory, Ring, RingSpec, SlotLayout
 from malib_lite.contracts.data import Field
 from malib_lite.runtime.shared_memory import SharedFolder
 
@@ -171,3 +171,23 @@ def test_between_processes_killed_producers_tear_nothing():
 def test_a_ring_without_memory_says_so():
     with pytest.raises(ValueError, match="create"):
         RingSpec("ring", LAYOUT).open()
+
+
+@pytest.mark.parametrize(("head", "tail"), [(1, 2), (3, 0), (-1, 0), (0, -1), (2**62, 0), (-(2**63), 2**62)])
+def test_counters_that_cannot_be_are_said(head, tail):
+    ring = RingSpec("ring-3-1", LAYOUT, num_slots=2).create(None).open()
+    ring._counters[0], ring._counters[8] = head, tail
+    for use in (ring.try_reserve, ring.try_read):
+        with pytest.raises(DamagedMemory, match=f"ring-3-1: .* {head} records .* {tail} read"):
+            use()
+
+
+@pytest.mark.parametrize("rows", [-1, 4, 2**62])
+def test_a_number_of_rows_that_cannot_be_is_said(rows):
+    ring = RingSpec("ring-3-1", LAYOUT, num_slots=2).create(None).open()
+    slot = ring.try_reserve()
+    slot.write_meta(rows=rows)
+    with pytest.raises(DamagedMemory, match=f"ring-3-1: .* {rows} rows, it can have 0 to 3"):
+        slot.num_rows(3)
+    slot.write_meta(rows=3)
+    assert slot.num_rows(3) == 3

@@ -21,6 +21,7 @@ from malib_lite.backend.snapshots import Snapshot
 _HIGH_WATER_MARK = 16  # messages kept for a slow subscriber; it asks for what it missed
 _ASK_AFTER_S = 0.02  # how long a version may be missing before it is asked for
 _ASK_AGAIN_S = 0.25  # and how long an answer may take before it is asked for again
+_LONGEST_NAME = 4096  # bytes of what clients send, which are names of policies
 
 
 def _topic(policy_id: str) -> bytes:
@@ -28,8 +29,14 @@ def _topic(policy_id: str) -> bytes:
     return policy_id.encode() + b"\n"
 
 
-def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+class TooLarge(ValueError):
+    """Parameters that no client would take: ZeroMQ closes the connection by which a longer message comes."""
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, longest: int) -> zmq.Socket[bytes]:
+    """A socket that takes messages of up to ``longest`` bytes."""
     socket = context.socket(kind)
+    socket.setsockopt(zmq.MAXMSGSIZE, longest)  # where it connects or binds later; the default is no limit
     socket.setsockopt(zmq.LINGER, 0)  # the default waits for ever at exit
     socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
     socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
@@ -39,16 +46,32 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[by
 class BusAnnouncer:
     """The server's end of the bus. Made in the process that uses it: ZeroMQ does not survive a fork."""
 
-    def __init__(self, publish_at: str, answer_at: str) -> None:
+    def __init__(self, publish_at: str, answer_at: str, max_bytes: int) -> None:
+        """
+        Args:
+            max_bytes: of a message that clients take.
+        """
+        self._max_bytes = max_bytes
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._publisher = _socket(self._context, zmq.XPUB)
+        self._publisher = _socket(self._context, zmq.XPUB, _LONGEST_NAME)
         self._publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # hear of every subscription, not only of a topic's first
         self._publisher.bind(publish_at)
-        self._answerer = _socket(self._context, zmq.ROUTER)
+        self._answerer = _socket(self._context, zmq.ROUTER, _LONGEST_NAME)
         self._answerer.bind(answer_at)
 
     def publish(self, snapshot: Snapshot) -> None:
+        """Send the snapshot.
+
+        Raises:
+            TooLarge: nobody would receive it.
+        """
         header, payload = snapshot.pack()
+        longest = max(len(header), payload.nbytes)
+        if longest > self._max_bytes or len(_topic(snapshot.policy_id)) > _LONGEST_NAME:
+            raise TooLarge(
+                f"the parameters of '{snapshot.policy_id}' make a message of {longest:,} bytes, and the run's sockets "
+                f"take {self._max_bytes:,}: make the model smaller, or run it in one process (--workers 0)"
+            )
         self._publisher.send_multipart([_topic(snapshot.policy_id), header, payload.data], copy=False)
 
     def serve(self, tables: Mapping[str, Snapshot]) -> None:
@@ -73,11 +96,11 @@ class BusAnnouncer:
 class BusLink:
     """The client's end of the bus to one runtime id."""
 
-    def __init__(self, publish_at: str, answer_at: str) -> None:
+    def __init__(self, publish_at: str, answer_at: str, max_bytes: int) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._subscriber = _socket(self._context, zmq.SUB)
+        self._subscriber = _socket(self._context, zmq.SUB, max_bytes)
         self._subscriber.connect(publish_at)
-        self._asker = _socket(self._context, zmq.DEALER)
+        self._asker = _socket(self._context, zmq.DEALER, max_bytes)
         self._asker.connect(answer_at)
         self._known: dict[str, Snapshot | None] = {}  # every policy that is followed
         self._missing_since: dict[str, float] = {}
@@ -131,14 +154,15 @@ class BusAddress:
 
     publish_at: str
     answer_at: str
+    max_bytes: int  # of a message: see longest_message
 
     def serve(self) -> ParameterServer:
         """Bind: called once, in the learner's process."""
-        return ParameterServer(BusAnnouncer(self.publish_at, self.answer_at))
+        return ParameterServer(BusAnnouncer(self.publish_at, self.answer_at, self.max_bytes))
 
     def connect(self) -> BusLink:
         """Connect: called by every client, in its own process; the server need not be there yet."""
-        return BusLink(self.publish_at, self.answer_at)
+        return BusLink(self.publish_at, self.answer_at, self.max_bytes)
 
 
 class LocalAddress:

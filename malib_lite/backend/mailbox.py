@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from malib_lite.backend.ring import Slot, SlotLayout, fence
+from malib_lite.backend.ring import DamagedMemory, Slot, SlotLayout, fence
 from malib_lite.runtime.shared_memory import SharedFolder, attach
 
 _LINE = 8  # words of a cache line: what the two sides write does not share one
@@ -27,19 +27,27 @@ _COUNTERS = 2 * _LINE * 8  # bytes
 class Mailbox:
     """``requests`` and ``answers`` hold a slot for each topic. A topic with ``rows`` 0 in its slot is not asked for."""
 
-    def __init__(self, memory: Any, requests: Mapping[str, SlotLayout], answers: Mapping[str, SlotLayout]) -> None:
+    def __init__(
+        self,
+        memory: Any,
+        requests: Mapping[str, SlotLayout],
+        answers: Mapping[str, SlotLayout],
+        name: str = "mailbox",
+    ) -> None:
         """
         Args:
             memory: writable buffer of at least :meth:`num_bytes`, zeros where the mailbox is new.
             requests, answers: layouts by topic.
+            name: of the mailbox, for messages.
         """
+        self._name = name
         self._counters = np.frombuffer(memory, np.int64, _COUNTERS // 8)
         start = _COUNTERS
         self.requests: dict[str, Slot] = {}
         self.answers: dict[str, Slot] = {}
         for slots, layouts in ((self.requests, requests), (self.answers, answers)):
             for topic, layout in layouts.items():
-                slots[topic] = Slot(memory, start, layout)
+                slots[topic] = Slot(memory, start, layout, name)
                 start += layout.num_bytes
 
     @staticmethod
@@ -49,8 +57,17 @@ class Mailbox:
 
     @property
     def asked(self) -> int:
-        """Number of the newest request, from 1; 0 while there was none."""
-        asked = int(self._counters[_ASKED])
+        """Number of the newest request, from 1; 0 while there was none.
+
+        Raises:
+            DamagedMemory: the counters cannot be right.
+        """
+        asked, answered = int(self._counters[_ASKED]), int(self._counters[_ANSWERED])
+        if not 0 <= answered <= asked <= answered + 1:
+            raise DamagedMemory(
+                f"{self._name}: its counters say that {asked} requests were made and {answered} answered, but there is "
+                "one at a time: something else has written into its memory"
+            )
         fence()  # the counter is read before what it announces
         return asked
 
@@ -126,4 +143,4 @@ class MailboxSpec:
         memory = self.memory if self.path is None else attach(self.path)
         if memory is None:
             raise ValueError(f"mailbox {self.name} has no memory yet: create() it first")
-        return Mailbox(memory, self.requests, self.answers)
+        return Mailbox(memory, self.requests, self.answers, self.name)

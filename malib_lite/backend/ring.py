@@ -61,10 +61,19 @@ class SlotLayout:
         return _align(8 * len(META)) + sum(map(_align, sizes))
 
 
+class DamagedMemory(RuntimeError):
+    """Shared memory holds what nobody who shares it writes there."""
+
+
 class Slot:
     """One record: ``arrays`` by field name and the int64 words of ``META``, all views of the ring's memory."""
 
-    def __init__(self, memory: Any, start: int, layout: SlotLayout) -> None:
+    def __init__(self, memory: Any, start: int, layout: SlotLayout, name: str = "") -> None:
+        """
+        Args:
+            name: whose slot it is, for messages.
+        """
+        self._name = name
         self._meta = np.frombuffer(memory, np.int64, len(META), start)
         self.arrays: dict[str, np.ndarray] = {}
         for name, offset in layout.offsets().items():
@@ -76,6 +85,17 @@ class Slot:
     def meta(self) -> dict[str, int]:
         """The slot's words by name."""
         return dict(zip(META, self._meta.tolist(), strict=True))
+
+    def num_rows(self, most: int) -> int:
+        """The word ``rows`` where it is the number of rows in the arrays that are filled.
+
+        Raises:
+            DamagedMemory: there cannot be so many, or fewer than none.
+        """
+        rows = int(self._meta[META.index("rows")])
+        if not 0 <= rows <= most:
+            raise DamagedMemory(f"{self._name}: a slot says that it has {rows} rows, it can have 0 to {most}")
+        return rows
 
     def write_meta(self, **words: int) -> None:
         """Set words by name."""
@@ -91,17 +111,24 @@ class Ring:
     """
 
     def __init__(
-        self, memory: Any, layout: SlotLayout, num_slots: int, overflow: Literal["block", "drop"] = "block"
+        self,
+        memory: Any,
+        layout: SlotLayout,
+        num_slots: int,
+        overflow: Literal["block", "drop"] = "block",
+        name: str = "ring",
     ) -> None:
         """
         Args:
             memory: writable buffer of at least :meth:`num_bytes`, zeros where the ring is new.
             overflow: what a full ring does: "block" reserves nothing until a slot is free (on-policy data); "drop"
                 lets the producer fill a spare slot that is then forgotten and counted (off-policy data).
+            name: of the ring, for messages.
         """
+        self._name = name
         self._counters = np.frombuffer(memory, np.int64, _COUNTERS // 8)
         # One slot more than the ring holds: the spare that a full dropping ring writes to.
-        self._slots = [Slot(memory, _COUNTERS + i * layout.num_bytes, layout) for i in range(num_slots + 1)]
+        self._slots = [Slot(memory, _COUNTERS + i * layout.num_bytes, layout, name) for i in range(num_slots + 1)]
         self._num_slots = num_slots
         self._overflow = overflow
         self._reserved_spare = False
@@ -137,9 +164,12 @@ class Ring:
 
         Args:
             drop: never None: where the ring is full, a slot that is dropped, as with ``overflow`` "drop".
+
+        Raises:
+            DamagedMemory: the counters cannot be right.
         """
-        head = self.head
-        full = head - self.tail >= self._num_slots
+        head, tail = self.head, self.tail
+        full = self._num_waiting(head, tail) == self._num_slots
         if full and self._overflow == "block" and not drop:
             return None
         fence()  # the consumer's reads of this slot come before our writes to it
@@ -157,9 +187,13 @@ class Ring:
     # -- consumer -----------------------------------------------------------------------------------------------
 
     def try_read(self) -> Slot | None:
-        """The oldest record not yet released, or None; its arrays stay valid until ``release``."""
+        """The oldest record not yet released, or None; its arrays stay valid until ``release``.
+
+        Raises:
+            DamagedMemory: the counters cannot be right.
+        """
         tail = self.tail
-        if tail == self.head:
+        if not self._num_waiting(self.head, tail):
             return None
         fence()  # the counter is read before the slot it announces
         return self._slots[tail % self._num_slots]
@@ -172,6 +206,15 @@ class Ring:
         """Hand the slot that ``try_read`` gave back to the producer."""
         fence()  # our reads of the slot come before the counter that frees it
         self._counters[_TAIL] = self.tail + 1
+
+    def _num_waiting(self, head: int, tail: int) -> int:
+        """Records that are not yet released. Each side reads the other's counter once, which only grows."""
+        if not (0 <= tail <= head <= tail + self._num_slots):
+            raise DamagedMemory(
+                f"{self._name}: its counters say that {head} records were written and {tail} read, which cannot be "
+                f"where {self._num_slots} can wait: something else has written into its memory"
+            )
+        return head - tail
 
 
 @dataclass(frozen=True)
@@ -204,4 +247,4 @@ class RingSpec:
         memory = self.memory if self.path is None else attach(self.path)
         if memory is None:
             raise ValueError(f"ring {self.name} has no memory yet: create() it first")
-        return Ring(memory, self.layout, self.num_slots, self.overflow)
+        return Ring(memory, self.layout, self.num_slots, self.overflow, self.name)

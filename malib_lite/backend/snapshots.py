@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from malib_lite.runtime.arrays import flatten
+from malib_lite.runtime.arrays import aligned, flatten
 
+_REST = 2**16  # bytes of a header beside its arrays: the id of a policy, above all
 _KINDS = "biufc"  # bool, signed, unsigned, float, complex: never objects
 
 
@@ -54,3 +55,16 @@ class Snapshot:
             raise
         except (ValueError, TypeError, KeyError) as error:
             raise BadMessage(f"not a snapshot: {error}") from None
+
+
+def longest_message(arrays: Iterable[tuple[str, int, int]]) -> int:
+    """Bytes that neither the header nor the payload of a snapshot exceeds.
+
+    Args:
+        arrays: name, bytes and number of axes of each of its arrays.
+    """
+    header = payload = _REST
+    for name, num_bytes, num_axes in arrays:
+        header += len(json.dumps(name)) + 64 + 24 * num_axes  # quotes, commas and numbers of up to 20 digits
+        payload += aligned(num_bytes)
+    return max(header, payload)

@@ -65,14 +65,14 @@ class SavedPopulation:
                 mixtures = {p: _mixture(state["strategies"][p], len(of), p) for p, of in members.items()}
             best = _best(state.get("best"), members)
             _check_files(path, [*members.values(), *(best or {}).values()])
-            payoffs = _payoffs(path / "checkpoints", state.get("payoffs") or [], members)
+            payoffs, errors = _payoffs(path / "checkpoints", state.get("payoffs") or [], members)
         except ConfigError:
             raise
         except (
             OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError
         ) as error:  # fmt: skip
             raise ConfigError(f"'{path}' cannot be read as a run folder: {type(error).__name__}: {error}") from None
-        return SavedPopulation(path, config, members, mixtures, *payoffs, best)
+        return SavedPopulation(path, config, members, mixtures, payoffs, errors, best)
 
     def pools(self, choice: str) -> dict[str, dict[Member, float]]:
         """The pools that a choice plays: "final" as the run mixed it, "best" as it did when NashConv was least,

@@ -63,8 +63,8 @@ def trajectory_fields(
 
 def as_trajectories(slot: Slot) -> Trajectories:
     """The recorded rows of a slot, as views."""
-    rows = slot.meta["rows"]
     arrays = slot.arrays
+    rows = slot.num_rows(len(arrays["reward"]) - 1)  # one more follows the last decision
     mask = arrays.get("action_mask")
     return Trajectories(
         observation=arrays["observation"][: rows + 1],
@@ -77,7 +77,7 @@ def as_trajectories(slot: Slot) -> Trajectories:
 def as_joint_trajectories(slot: Slot) -> JointTrajectories:
     """The recorded rows of a team's slot, as views."""
     alone = as_trajectories(slot)
-    rows, state = slot.meta["rows"], slot.arrays.get("state")
+    rows, state = len(alone.reward), slot.arrays.get("state")
     return JointTrajectories(
         **vars(alone),
         acting=slot.arrays["acting"][: rows + 1],

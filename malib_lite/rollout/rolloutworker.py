@@ -71,7 +71,8 @@ class PolicySpec:
 
         A network of the user's own, which need not be made for that, is made as it is.
         """
-        if self.model_config.get("net") is not None:
+        parts = [self, *(part for part in self.custom_config.values() if isinstance(part, PolicySpec))]
+        if any(part.model_config.get("net") is not None for part in parts):
             return self.make(0)
         with torch.device("meta"):
             return self.policy_class(**self.arguments)

@@ -12,13 +12,18 @@ import numpy as np
 _ALIGN = 16
 
 
+def aligned(num_bytes: int) -> int:
+    """Bytes that an array of so many takes in the buffer."""
+    return -(-num_bytes // _ALIGN) * _ALIGN
+
+
 def flatten(arrays: Mapping[str, np.ndarray]) -> tuple[list[list[Any]], np.ndarray]:
     """One aligned buffer (uint8) of all arrays and the rows (name, dtype, shape, offset) that describe it."""
     layout: list[list[Any]] = []
     offset = 0
     for name, array in arrays.items():
         layout.append([name, array.dtype.str, list(array.shape), offset])
-        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+        offset += aligned(array.nbytes)
     payload = np.zeros(offset, np.uint8)
     for (_, _, _, start), array in zip(layout, arrays.values(), strict=True):
         payload[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

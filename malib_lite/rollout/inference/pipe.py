@@ -56,7 +56,8 @@ def write_request(slot: Slot, request: Request | None, version: int) -> None:
 
 def read_request(slot: Slot) -> Request:
     """What was asked for, as views of the slot."""
-    rows, arrays = slot.meta["rows"], slot.arrays
+    arrays = slot.arrays
+    rows = slot.num_rows(len(arrays["observation"]))
     is_masked = "is_masked" in arrays and bool(arrays["is_masked"][0])
     return Request(
         arrays["observation"][:rows],
@@ -79,7 +80,8 @@ def write_answer(slot: Slot, answer: Answer, rows: slice, version: int) -> None:
 
 def read_answer(slot: Slot) -> tuple[Answer, int]:
     """What was answered, as copies, for the slot is written again while they are in use; and by which version."""
-    rows, arrays = slot.meta["rows"], slot.arrays
+    arrays = slot.arrays
+    rows = slot.num_rows(len(arrays["action"]))
     answer = (
         arrays["action"][:rows].copy(),
         {name[len(_EXTRA) :]: array[:rows].copy() for name, array in arrays.items() if name.startswith(_EXTRA)},
