@@ -169,8 +169,7 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         metrics = MetricsWriter(folder.path)
         stack.callback(metrics.close)
         links, mailboxes = _links(scenario), _mailboxes(scenario)
-        num_bytes = sum(mailbox.num_bytes for of_worker in mailboxes for mailbox in of_worker)
-        num_bytes += sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
+        num_bytes = _bytes_of_workers(rings, mailboxes)
         num_bytes += sum(ring.num_bytes for of_learner in links.values() for link in of_learner for ring in link)
         shared = None if serial else stack.enter_context(SharedFolder(num_bytes))
         rings = [{rid: ring.create(shared) for rid, ring in of_worker.items()} for of_worker in rings]
@@ -209,6 +208,23 @@ def _build(scenario: Scenario, folder: RunFolder, console: Console) -> Iterator[
         )  # fmt: skip
         stack.enter_context(run._exit)  # the bar is gone before anything else is said
         yield run
+
+
+def num_processes(scenario: Scenario) -> int:
+    """Processes that a run starts beside the main one, those of its environments among them."""
+    rollout, workers = scenario.rollout, scenario.num_workers
+    learning = len(scenario.seats) * (1 + scenario.num_gradient_workers)
+    return workers * (1 + (rollout.subproc.num_processes if rollout.subproc else 0)) + learning
+
+
+def shared_bytes(scenario: Scenario) -> int:
+    """Shared memory that a run takes for what rollout workers send and ask."""
+    return _bytes_of_workers(_rings(scenario), _mailboxes(scenario))
+
+
+def _bytes_of_workers(rings: list[dict[str, RingSpec]], mailboxes: list[list[MailboxSpec]]) -> int:
+    num_bytes = sum(mailbox.num_bytes for of_worker in mailboxes for mailbox in of_worker)
+    return num_bytes + sum(ring.num_bytes for of_worker in rings for ring in of_worker.values())
 
 
 def _longest_message(scenario: Scenario, runtime_id: str) -> int:

@@ -28,7 +28,7 @@ from malib_lite.config import (
     suggest,
 )
 from malib_lite.runtime.signals import interruptible
-from malib_lite.untrusted import only_registered, read_mapping
+from malib_lite.untrusted import check_new_folder, only_registered, read_mapping
 
 SCENARIOS = {
     "marl": "malib_lite.scenarios.marl_scenario:MARLScenario",
@@ -106,6 +106,11 @@ _MAPPINGS: dict[str, Callable[[str], str] | None] = {
     "prefix": lambda agent: agent.rstrip("0123456789").rstrip("_") or agent,
 }
 _OUTER = ("psro", "self_play", "xdo", "league")  # scenarios with an outer loop, and the sections of its configuration
+# What a file may ask for without --trust
+_MOST_PARAMETERS = 2**28  # bytes, of one policy
+_MOST_PROCESSES = 256
+_MOST_SHARED = 2**30  # bytes of shared memory
+_MOST_KEPT = 10**7  # transitions or decisions in a store
 _IN_PYTHON = ("training.trainer_config", "training.custom_config")  # not for the command line
 _SECTIONS = ("env_config", "rollout", "training", "trainer", "model", "stopping", *_OUTER, "nfsp")
 
@@ -139,6 +144,10 @@ def _main(arguments: Sequence[str], started: float) -> int:
     with only_registered(None if options.trust else options.config, {options.env, *_texts(overrides)}):
         with _file_named(options.config):
             scenario = make_scenario(settings)
+            if options.config is not None and not options.trust:
+                _check_amounts(scenario)
+                if settings.logdir and not options.logdir:
+                    check_new_folder(Path(settings.logdir), "logdir")
         if not settings.logdir:
             from malib_lite.runtime.run_folder import make_folder
 
@@ -155,6 +164,38 @@ def _file_named(file: str | None) -> Iterator[None]:
         raise (
             ConfigError(f"with --config '{file}': {error}") if file and str(file) not in str(error) else error
         ) from None
+
+
+def _check_amounts(scenario: Any) -> None:
+    """Refuse what would fill the machine: a few numbers in a file are enough for that.
+
+    Raises:
+        ConfigError: so many processes, or such large networks or rings, take --trust.
+    """
+    from malib_lite.runner import num_processes, shared_bytes
+
+    def check(what: str, keys: str, amount: int, most: int) -> None:
+        if amount > most:
+            raise ConfigError(
+                f"this takes {amount:,} {what} ({keys}), more than the {most:,} that a file may ask for: give --trust "
+                "if you mean it"
+            )
+
+    for runtime_id, spec in scenario.policies.items():
+        num_bytes = sum(tensor.nbytes for tensor in spec.outline().state_dict().values())
+        check(f"bytes for the parameters of {runtime_id}", "model", num_bytes, _MOST_PARAMETERS)
+    check("processes", "rollout, training.learners", num_processes(scenario), _MOST_PROCESSES)
+    check("bytes of shared memory", "rollout", shared_bytes(scenario), _MOST_SHARED)
+    for kept in _values_of("capacity", scenario.resolved_config()):
+        check("transitions or decisions in a store", "capacity", kept, _MOST_KEPT)
+
+
+def _values_of(key: str, value: Any) -> Iterator[Any]:
+    """What stands under ``key`` anywhere in nested mappings."""
+    if isinstance(value, Mapping):
+        yield from (item for name, item in value.items() if name == key)
+        for item in value.values():
+            yield from _values_of(key, item)
 
 
 def _texts(value: Any) -> Iterator[str]:

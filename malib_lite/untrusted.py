@@ -56,19 +56,57 @@ def check_import(name: str, module: str, key: str) -> None:
         )
 
 
-def read_mapping(path: Path, *, follow_link: bool) -> dict[str, Any]:
+def check_read(name: str, given_as: Collection[str], key: str) -> None:
+    """To be called before a file is read because a configuration says ``name`` under ``key``.
+
+    Args:
+        given_as: what the user may have written who means this file.
+
+    Raises:
+        ConfigError: the name comes from a file that is not trusted.
+    """
+    if _source is not None and not any(each in _given for each in given_as):
+        raise ConfigError(
+            f"'{key}' = '{name}' in '{_source}' would read another file of this machine; a file may name none: give "
+            "--trust if you trust it, or the name on the command line"
+        )
+
+
+def check_new_folder(path: Path, key: str) -> None:
+    """Make sure that a folder to which a stranger's file has a run written is new, in the current folder.
+
+    Raises:
+        ConfigError: it lies elsewhere, or there is something already.
+    """
+    here = Path.cwd().resolve()
+    resolved = (here / path).resolve()
+    if here not in resolved.parents:
+        where = "lies outside of the current folder"
+    elif os.path.lexists(path):
+        where = "is there already"
+    else:
+        return
+    raise ConfigError(
+        f"'{key}' = '{path}' {where}: a file may only name a new folder in the current one; give --logdir, or --trust"
+    )
+
+
+def read_mapping(path: Path, *, follow_link: bool, longest: int | None = None) -> dict[str, Any]:
     """The mapping that a file holds: JSON if its name ends in ``.json``, else YAML, both in UTF-8.
 
     Args:
         follow_link: whether a symbolic link is followed; those in a run folder are not.
+        longest: bytes that it may have, and characters with its aliases expanded; None: as configurations and states.
 
     Raises:
-        ConfigError: it is no regular file, cannot be read, is too long or too deep, or holds no mapping of names.
+        ConfigError: it is no regular file, cannot be read, is too long or too deep, says the same key twice, or holds
+            no mapping of names.
     """
     is_json = path.suffix == ".json"
+    longest = longest or (MAX_JSON_BYTES if is_json else MAX_YAML_BYTES)
     try:
-        text = _read(path, MAX_JSON_BYTES if is_json else MAX_YAML_BYTES, follow_link).decode("utf-8-sig")
-        value = json.loads(text) if is_json else _parse_yaml(text)
+        text = _read(path, longest, follow_link).decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_without_doubles) if is_json else _parse_yaml(text, longest)
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be read: {error.strerror or error}") from None
     except RecursionError:
@@ -108,7 +146,15 @@ def _read(path: Path, limit: int, follow_link: bool) -> bytes:
     return content
 
 
-def _parse_yaml(text: str) -> Any:
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is there twice")
+    return mapping
+
+
+def _parse_yaml(text: str, longest: int) -> Any:
     """YAML's value. Its events are counted first, for building it is recursive and expands every alias."""
     import yaml
 
@@ -134,6 +180,27 @@ def _parse_yaml(text: str) -> Any:
                 lengths[anchor] = length - start
         if len(unfinished) > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        if length > MAX_YAML_BYTES:
-            raise ValueError(f"with its aliases expanded it is longer than {MAX_YAML_BYTES:,} characters")
+        if length > longest:
+            raise ValueError(f"with its aliases expanded it is longer than {longest:,} characters")
+    _check_keys(yaml.compose(text, Loader=yaml.SafeLoader), set())
     return yaml.safe_load(text)
+
+
+def _check_keys(node: Any, seen: set[int]) -> None:
+    """Raise ValueError where a mapping says the same key twice, of which YAML's constructor takes the last."""
+    import yaml
+
+    if id(node) in seen:  # an alias is the same node again
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        names = set()
+        for key, item in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in names:
+                    raise ValueError(f"the key '{key.value}' is there twice")
+                names.add((key.tag, key.value))
+            _check_keys(item, seen)

@@ -474,7 +474,7 @@ def test_a_game_in_a_yaml_file(tmp_path):
     for text, message in [
         ("payoffs: [[", "cannot be read"),
         ("rounds: 3", "'payoffs' is missing"),
-        ("[1, 2]", "must be a mapping"),
+        ("[1, 2]", "must hold a mapping"),
     ]:
         path.write_text(text)
         with pytest.raises(ConfigError, match=rf"(?s)climb\.yaml.*{message}"):

@@ -1,18 +1,25 @@
 """Files from others: what they name is not imported, and what is wrong with them is a sentence."""
 
+import json
 import os
+import resource
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from changed import read_state, write_state
 
 from malib_lite import evaluate, train
+from malib_lite.backend.members import Member, MemberFolder
 from malib_lite.config import ConfigError, sentence
+from malib_lite.population.saved import SavedPopulation
+from malib_lite.runtime.sealed import read_arrays, write_arrays
 from malib_lite.untrusted import MAX_DEPTH, MAX_YAML_BYTES, check_import, only_registered, read_mapping
 
 KUHN = {"scenario": "psro", "env": "open_spiel/kuhn_poker"}
+ROCK = "matrix/rock_paper_scissors"
 CARTPOLE = {"scenario": "marl", "env": "gym/CartPole-v1"}
 # every setting under which a name may stand that is imported
 NAMES = {
@@ -264,3 +271,152 @@ def test_payoffs_lie_in_the_folder(run_folder, tmp_path, capsys):
 def test_messages_are_short_and_no_commands_for_a_terminal():
     assert len(sentence(ConfigError("x" * 10**6))) < 1500
     assert sentence(ConfigError("a\x1b[2Jb\nc é")) == "a\\x1b[2Jb\nc é"
+
+
+AMOUNTS = {
+    "network": ({**CARTPOLE, "model": {"hidden_sizes": [100_000, 100_000]}}, "bytes for the parameters"),
+    "memory": ({**CARTPOLE, "model": {"memory": "gru", "memory_size": 10**6}}, "bytes for the parameters"),
+    "averages": (
+        {"scenario": "nfsp", "env": KUHN["env"], "nfsp": {"model": {"hidden_sizes": [10**5, 10**5]}}},
+        "bytes for the parameters",
+    ),
+    "workers": ({**CARTPOLE, "workers": 10**9}, "processes"),
+    "simulators": ({**CARTPOLE, "rollout": {"use_subproc_env": True, "num_env_processes": 10**5}}, "processes"),
+    "fragments": ({**CARTPOLE, "rollout": {"fragment_length": 10**12}}, "bytes of shared memory"),
+    "environments": ({**CARTPOLE, "rollout": {"num_env_per_thread": 10**9}}, "bytes of shared memory"),
+    "replay": ({**CARTPOLE, "algorithm": "dqn", "trainer": {"capacity": 10**12}}, "transitions"),
+}
+
+
+@pytest.mark.parametrize(("config", "reason"), AMOUNTS.values(), ids=AMOUNTS)
+def test_a_few_numbers_do_not_fill_the_machine(config, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "_start_fork_server", lambda settings: None)
+    monkeypatch.setattr(train, "_run", lambda *arguments: 0)
+    file, before = written(tmp_path / "theirs.yaml", config), most_memory()
+    error = error_of(train.main, ["--config", file], capsys)
+    assert reason in error and "--trust" in error and str(file) in error
+    assert most_memory() - before < 2**28
+
+
+def most_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.fixture
+def learnt(tmp_path):
+    folder, options = tmp_path / "learnt", ["--model.hidden_sizes", "[8]", "--steps", "256", "--workers", "0"]
+    assert train.main(["marl", "--env", ROCK, *options, "--logdir", str(folder), "--quiet"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("sizes", [[8, 8], [9], [100_000, 100_000], [10**12]])
+def test_networks_are_as_large_as_the_members_files_before_they_are_made(sizes, learnt, capsys):
+    config = yaml.safe_load((learnt / "config.yaml").read_text())
+    config["model"]["hidden_sizes"] = sizes
+    written(learnt / "config.yaml", config)
+    before = most_memory()
+    error = error_of(evaluate.main, [learnt], capsys)
+    assert "parameters do not fit" in error and str(learnt) in error
+    assert most_memory() - before < 2**28
+
+
+def test_members_that_no_table_could_hold_are_no_table(run_folder):
+    state = read_state(run_folder)
+    for player, members in state["members"].items():  # 40,000 each: a table of 1.6 thousand million payoffs
+        state["members"][player] = members * (40_000 // len(members))
+        size = len(state["members"][player])
+        state["strategies"][player]["probabilities"] = [1.0, *[0.0] * (size - 1)]
+    state.pop("best", None)
+    write_state(run_folder, state)
+    before = most_memory()
+    saved = SavedPopulation.read(run_folder)
+    assert saved.payoffs is None and len(saved.pools("latest")["player_0"]) == len(set(saved.members["player_0"]))
+    assert most_memory() - before < 2**28
+
+
+@pytest.mark.parametrize("logdir", ["/tmp/elsewhere", "..", ".", "../x", "out/../../x", "link/x", "there", ""])
+def test_a_file_chooses_no_folder_but_a_new_one_in_the_current_one(logdir, tmp_path, monkeypatch, capsys):
+    began = []
+    monkeypatch.setattr(train, "_run", lambda scenario, quiet, started: began.append(scenario.log_dir) or 0)
+    here = tmp_path / "here"
+    (here / "there").mkdir(parents=True)
+    (here / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(here)
+    solve = {**KUHN, "psro": {"oracle": "exact"}, "logdir": logdir}
+    file = written(tmp_path / "theirs.yaml", solve)
+    if logdir:
+        assert "'logdir' = " in error_of(train.main, ["--config", file], capsys) and not began
+    assert train.main(["--config", str(file), "--logdir", str(tmp_path / "mine")]) == 0
+    assert train.main(["--config", str(file), "--trust"]) == 0
+    written(file, {**solve, "logdir": "out/new"})
+    assert train.main(["--config", str(file)]) == 0 and str(began[-1]) == "out/new"
+
+
+@pytest.mark.parametrize(
+    "env", ["matrix/{}", "mdp/{}", "open_spiel/efg_game(filename={})", "open_spiel/colored_trails(boards_file={})"]
+)
+def test_a_file_names_no_other_file(env, tmp_path, monkeypatch, capsys):
+    (tmp_path / "other.yaml").write_text("payoffs: [[[1, 1]]]")
+    named = env.format(tmp_path / "other.yaml")
+    file = written(tmp_path / "theirs.yaml", {"scenario": "marl", "env": named, "workers": 0})
+    assert "would read another file" in error_of(train.main, ["--config", file], capsys)
+    monkeypatch.setattr(train, "_run", lambda *arguments: 0)
+    for trust in (["--trust"], ["--env", named]):
+        train.main(["--config", str(file), *trust])
+        assert "would read" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("env", ["matrix/{}", "mdp/{}"])
+def test_a_pipe_that_is_named_as_a_game_is_not_waited_for(env, tmp_path, capsys):
+    os.mkfifo(tmp_path / "game.yaml")
+    named = env.format(tmp_path / "game.yaml")
+    assert "not a regular file" in error_of(train.main, ["marl", "--env", named], capsys)
+
+
+@pytest.mark.parametrize("text", ["seed: 1\nseed: 2\n", "model: {a: 1, b: 2, a: 3}\n", "x: [{k: 1, 'k': 2}]\n"])
+def test_a_key_that_is_there_twice_is_refused(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="is there twice"):
+        read_mapping(tmp_path / "a.yaml", follow_link=True)
+    (tmp_path / "a.json").write_text('{"members": {"p": 1, "p": 2}}')
+    with pytest.raises(ConfigError, match="'p' is there twice"):
+        read_mapping(tmp_path / "a.json", follow_link=True)
+
+
+PAYOFFS = {
+    "not finite": lambda a: {**a, "payoffs": a["payoffs"] * np.nan},
+    "too large": lambda a: {**a, "payoffs": a["payoffs"] + 1e200},
+    "negative errors": lambda a: {**a, "errors": a["errors"] - 1.0},
+    "another type": lambda a: {**a, "payoffs": a["payoffs"].astype(np.int64)},
+    "another shape": lambda a: {**a, "payoffs": a["payoffs"].T},
+    "negative choices": lambda a: {**a, "choices": a["choices"] - 1},
+    "choices beyond": lambda a: {**a, "choices": a["choices"] + 9},
+    "the same twice": lambda a: {name: array.repeat(2, 0 if name == "choices" else 1) for name, array in a.items()},
+    "nothing": lambda a: {},
+}
+
+
+@pytest.mark.parametrize("damage", PAYOFFS.values(), ids=PAYOFFS)
+def test_payoffs_are_payoffs(damage, run_folder, capsys):
+    file = sorted((run_folder / "checkpoints").glob("payoffs-*"))[0]
+    write_arrays(file, damage(read_arrays(file)))
+    assert str(run_folder) in error_of(evaluate.main, [run_folder], capsys)
+
+
+MEMBERS = {
+    "not finite": lambda table: table * np.nan,
+    "negative": lambda table: 1.0 - 2.0 * table,
+    "zeros": lambda table: table * 0.0,
+    "one row, which could be spread": lambda table: table[:1],
+    "another axis": lambda table: table[None],
+}
+
+
+@pytest.mark.parametrize("damage", MEMBERS.values(), ids=MEMBERS)
+def test_tables_are_policies(damage, run_folder, capsys):
+    state, folder = read_state(run_folder), MemberFolder(run_folder / "checkpoints" / "policies")
+    old = Member.parse(state["members"]["player_0"][0])
+    new = folder.save(old.kind, {"table": damage(folder.load(old.digest)["table"])})
+    write_state(run_folder, json.loads(json.dumps(state).replace(str(old), str(new))))
+    error = error_of(evaluate.main, [f"{run_folder}@average"], capsys)
+    assert str(run_folder) in error and new.digest in error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from malib_lite.envs.matrix.exact import OneRoundGame
 from malib_lite.envs.matrix.games import GAMES
 from malib_lite.envs.matrix.matrix_vector import Chance, MatrixVector, agents_of
 from malib_lite.envs.matrix.observer import Observer
-from malib_lite.envs.matrix.spec import KEYS, GameSpec, load_spec, read_yaml
+from malib_lite.envs.matrix.spec import KEYS, GameSpec, load_spec
+from malib_lite.untrusted import MAX_JSON_BYTES, check_read, read_mapping
 
 CUSTOM = "custom"
 _DEFAULT = "rock_paper_scissors"
@@ -183,8 +185,9 @@ def _find(env_id: str | None, game: Mapping[str, Any]) -> GameSpec:
         if env_id not in GAMES:
             raise ConfigError(f"'env_id' = {env_id!r}: there is no such game, {suggest(env_id, [*GAMES, CUSTOM])}")
         return load_spec({**GAMES[env_id], **game})
-    written = read_yaml(env_id)
+    check_read(env_id, (env_id, f"matrix/{env_id}"), "env_id")
+    written = read_mapping(Path(env_id), follow_link=True, longest=MAX_JSON_BYTES)
     try:
-        return load_spec({**written, **game} if isinstance(written, Mapping) else written)
+        return load_spec({**written, **game})
     except ConfigError as error:
         raise ConfigError(f"the game of '{env_id}' cannot be used: {error}") from error

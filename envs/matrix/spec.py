@@ -7,11 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from malib_lite.config import ConfigError, suggest
 
@@ -131,14 +129,6 @@ def load_spec(source: Any) -> GameSpec:
     if "payoffs" not in source:
         raise ConfigError("'payoffs' is missing: nested lists of what the players get for every joint action")
     return GameSpec(**source)
-
-
-def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds, unchecked; ConfigError if it cannot be read."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"'{path}' cannot be read: {error}") from error
 
 
 # -- payoffs ----------------------------------------------------------------------------------------------------------

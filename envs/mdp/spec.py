@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from malib_lite.config import ConfigError, suggest
+from malib_lite.untrusted import MAX_JSON_BYTES, check_read, read_mapping
 
 
 class MDPTables(NamedTuple):
@@ -82,9 +82,10 @@ def load_spec(source: MDPSpec | Mapping[str, Any] | str | Path) -> MDPSpec:
     if isinstance(source, MDPSpec):
         return source
     if isinstance(source, (str, Path)):
+        check_read(str(source), (str(source), f"mdp/{source}"), "env_id")
         try:
-            return load_spec(yaml.safe_load(Path(source).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+            return load_spec(read_mapping(Path(source), follow_link=True, longest=MAX_JSON_BYTES))
+        except ConfigError as error:
             raise ConfigError(f"the MDP of '{source}' cannot be used: {error}") from error
     if not isinstance(source, Mapping):
         raise ConfigError(f"'spec' must be a mapping with the key 'states', not {source!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gymnasium import spaces
 
 from malib_lite.config import ConfigError, suggest
 from malib_lite.contracts.environment import AgentID
+from malib_lite.untrusted import check_read
 
 # One instance of every game that cannot be loaded without parameters, but for those that read a file.
 _EXAMPLES = {
@@ -60,6 +62,8 @@ def load_game(env_id: str) -> pyspiel.Game:
     if reason := _unplayable(game_type):
         raise ConfigError(f"'env_id' = '{env_id}': {reason}")
     _check_parameters(env_id, game_type)
+    if re.search(r"(file|filename|_root)\s*=", env_id):  # parameters of those games that are read from files
+        check_read(env_id, (env_id, f"open_spiel/{env_id}"), "env_id")
     try:
         game = pyspiel.load_game(env_id)
     except pyspiel.SpielError as error:
