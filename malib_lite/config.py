@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Gt, Interval
 from typing_extensions import dataclass_transform
 
-PositiveInt = Annotated[int, Gt(0)]
+PositiveInt = Annotated[int, Interval(gt=0, le=10**15)]  # arrays have no more elements, and nobody counts so far
 NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0.0)]
 NonNegativeFloat = Annotated[float, Ge(0.0)]
@@ -52,7 +52,12 @@ def sentence(error: ConfigError) -> str:
     """What a command prints of an error: at most 1,500 characters, and none that a terminal would obey."""
     text = str(error)
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} characters more)"
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
+    return "\n".join(map(printable, shown.split("\n")))
+
+
+def printable(text: str) -> str:
+    """The text with whatever a terminal would obey, or no font shows, written as Python writes it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def option(default: Any, help: str) -> Any:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from malib_lite.config import ConfigError, sentence, suggest
+from malib_lite.config import ConfigError, printable, sentence, suggest
 from malib_lite.untrusted import only_registered
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"written: {out / 'evaluation.json'}, {out / 'cross_play.png'}")
+    print(printable(f"written: {out / 'evaluation.json'}, {out / 'cross_play.png'}"))
     return 0
 
 
@@ -197,7 +197,11 @@ def _split(run: str) -> tuple[Path, str]:
 def _names(places: Sequence[tuple[Path, str]]) -> list[str]:
     """Short names that tell all of them apart."""
     ends = {folder: folder.resolve().name for folder, _ in places}
-    short = {folder: end if list(ends.values()).count(end) == 1 else str(folder) for folder, end in ends.items()}
+    # what a terminal would obey, and what no font and no JSON can show, is written as Python would
+    ends = {folder: printable(end) for folder, end in ends.items()}
+    short = {
+        folder: end if list(ends.values()).count(end) == 1 else printable(str(folder)) for folder, end in ends.items()
+    }
     names = [short[folder] + ("" if choice == "final" else f"@{choice}") for folder, choice in places]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -396,7 +400,7 @@ def _show(evaluation: Evaluation) -> None:
     show(title, list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
     for run, players in evaluation.members.items():
         for player, standings in players.items():
-            show(f"{run}: strongest members of {player}", *standing_table(standings, most=5))
+            show(f"{printable(run)}: strongest members of {player}", *standing_table(standings, most=5))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Faults:
         def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             if not (set(mode) & set("wax+") and self._watches(path)):
                 return real_open(path, mode, *args, **kwargs)
-            assert mode == "wb" and not args and not kwargs, "another way to write than is known here"
+            assert mode == "xb" and not args and not kwargs, "another way to write than is known here"
             self._reach("open", path)
             return io.BufferedWriter(_File(self, path))
 
@@ -127,7 +127,7 @@ class Faults:
 
 class _File(io.FileIO):
     def __init__(self, faults: Faults, path: Any) -> None:
-        super().__init__(path, "wb")
+        super().__init__(path, "xb")
         self._faults = faults
 
     def write(self, data: Any) -> int:

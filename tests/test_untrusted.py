@@ -420,3 +420,39 @@ def test_tables_are_policies(damage, run_folder, capsys):
     write_state(run_folder, json.loads(json.dumps(state).replace(str(old), str(new))))
     error = error_of(evaluate.main, [f"{run_folder}@average"], capsys)
     assert str(run_folder) in error and new.digest in error
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_nothing_is_written_through_what_lies_where_new_files_are_made(kind, run_folder, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for name in ("evaluation.json", "cross_play.png"):
+        new = run_folder / f"{name}.{os.getpid()}.new"
+        new.symlink_to(tmp_path / "mine") if kind == "link" else os.mkfifo(new)
+    assert evaluate.main([str(run_folder)]) == 0
+    assert (tmp_path / "mine").read_text() == "mine" and not list(run_folder.glob("*.new"))
+    assert (run_folder / "cross_play.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "[bold]x[_]", "a\x1b[2J\n", "\udcff", "a" * 200])
+def test_folders_may_have_any_name(name, run_folder, capfd):
+    folder = run_folder.rename(run_folder.with_name(name))
+    assert evaluate.main([str(folder), f"{folder}@average"]) == 0
+    shown = capfd.readouterr().out
+    assert "\x1b[2J" not in shown and "Elo" in shown
+    assert json.loads((folder / "evaluation.json").read_text())["populations"]
+
+
+SIZES = [10**30, 2**62, [10**15, 10**15], [10**15 + 1]]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sizes_that_no_memory_has_are_a_sentence(sizes, tmp_path, capsys):
+    config = {**CARTPOLE, "model": {"hidden_sizes": sizes if isinstance(sizes, list) else [sizes]}}
+    file = written(tmp_path / "theirs.yaml", config)
+    assert "model" in error_of(train.main, ["--config", file], capsys)
+
+
+@pytest.mark.parametrize("payoff", [10**400, 1e308, -1e31, float("nan")])
+def test_payoffs_of_a_matrix_are_numbers_that_can_be_recorded(payoff, tmp_path, capsys):
+    game = {"scenario": "marl", "env": "matrix/custom", "env_config": {"payoffs": [[[payoff, 0], [0, 1]]]}}
+    assert "'payoffs[0][0][0]'" in error_of(train.main, ["--config", written(tmp_path / "g.yaml", game)], capsys)

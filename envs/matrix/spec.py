@@ -16,6 +16,7 @@ from malib_lite.config import ConfigError, suggest
 FORMS = ("joint", "zero_sum", "identical", "per_player")
 PARTS = ("state", "last_actions", "round")  # what may be observed, in this order
 END = "end"
+_LARGEST = 1e30  # rewards are recorded as float32, which ends at 3e38, and are added up
 
 
 class GameTables(NamedTuple):
@@ -165,7 +166,7 @@ def _payoffs(value: Any, form: str, has_states: bool) -> np.ndarray:
 
 def _array(value: Any, key: str) -> np.ndarray:
     """Nested lists of finite numbers as float64."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.size and np.isfinite(value).all():
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.size and (np.abs(value) <= _LARGEST).all():
         return value.astype(np.float64)
     if not _is_list(value):
         return np.asarray(_number(value, key))
@@ -185,10 +186,10 @@ def _is_list(value: Any) -> bool:
 def _number(value: Any, key: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ConfigError(f"'{key}' = {value!r}: must be a finite number")
+    if isinstance(value, bool) or not abs(number) <= _LARGEST:  # so written that NaN fails, too
+        raise ConfigError(f"'{key}' = {value!r}: must be a finite number, of at most {_LARGEST:.0e}")
     return number
 
 

@@ -182,7 +182,7 @@ def _number(value: Any, key: str, kind: str, holds: Callable[[float], bool]) -> 
     """``value`` as a float for which ``holds`` is true, or a ConfigError that asks for ``kind``."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not holds(number):
         raise ConfigError(f"'{key}' = {value!r}: must be a number, {kind}")

@@ -14,6 +14,7 @@ from malib_lite.backend.mailbox import MailboxSpec
 from malib_lite.backend.members import Member, MemberCache, MemberFolder
 from malib_lite.backend.parameter_server import Link, ParameterClient
 from malib_lite.backend.ring import Ring, RingSpec, Slot
+from malib_lite.config import ConfigError
 from malib_lite.contracts.environment import AgentID
 from malib_lite.contracts.policy import Policy
 from malib_lite.contracts.vector import VectorEnvironment
@@ -70,12 +71,19 @@ class PolicySpec:
         """A policy whose parameters have names, types and shapes and take no memory, however large they would be.
 
         A network of the user's own, which need not be made for that, is made as it is.
+
+        Raises:
+            ConfigError: they are too large for any memory.
         """
         parts = [self, *(part for part in self.custom_config.values() if isinstance(part, PolicySpec))]
         if any(part.model_config.get("net") is not None for part in parts):
             return self.make(0)
-        with torch.device("meta"):
-            return self.policy_class(**self.arguments)
+        try:
+            with torch.device("meta"):
+                return self.policy_class(**self.arguments)
+        except RuntimeError as error:  # more elements than there are numbers for
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"'model' describes networks that cannot be made: {reason}") from None
 
 
 @dataclass(frozen=True)

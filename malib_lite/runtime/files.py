@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 
 class UnwrittenFile(OSError):
@@ -36,7 +37,7 @@ def write_whole(path: Path, content: bytes) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}.new")  # two processes may write the same file at the same time
     with _failures_of(path):
         try:
-            with open(new, "wb") as file:
+            with _new_file(new) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -46,6 +47,16 @@ def write_whole(path: Path, content: bytes) -> None:
                 os.unlink(new)
             raise
         sync_folder(path.parent)  # the rename is an entry of the folder
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    """A file that was not there. What a killed process with the same number has left makes room, and so does a link or
+    a pipe that somebody has laid there: neither is opened."""
+    try:
+        return open(path, "xb")
+    except FileExistsError:
+        os.unlink(path)
+        return open(path, "xb")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -187,6 +187,7 @@ def plot_cross_play(
         largest: absolute return of the game, where colours are darkest: so a colour means the same in every picture of
             a game, and what is nearly a tie is nearly white.
     """
+    title, *names = (text.replace("$", r"\$") for text in (title, *names))  # they are no formulas, whatever they hold
     size = len(names)
     longest = max(map(len, names))
     side = max(4.2, (0.95 if size <= _READABLE else 0.35) * size)
