@@ -65,7 +65,7 @@ from malib_lite.contracts.data import ReplaySpec, Trajectories, Transitions
 from malib_lite.contracts.policy import Policy, PolicyOutput
 from malib_lite.contracts.trainer import Algorithm, Metrics, Trainer
 from malib_lite.models.distributions import ILLEGAL_LOGIT
-from malib_lite.models.nets import linear, make_net
+from malib_lite.models.nets import HiddenSizes, linear, make_net
 from malib_lite.models.noisy import NoisyLinear, parameter_noise
 from malib_lite.models.recurrent import Memory, MemoryConfig, MemoryNet
 
@@ -111,7 +111,7 @@ class DQNConfig:
 class QNetConfig(MemoryConfig):
     """Wider than the policy networks: values differ less between actions than they do between states."""
 
-    hidden_sizes: tuple[PositiveInt, ...] = option((128, 128), "units of each hidden layer; none makes a linear map")
+    hidden_sizes: HiddenSizes = option((128, 128), "units of each hidden layer; none makes a linear map")
     dueling: bool = option(False, "split the last hidden layer: one half for the state's value, one for the actions'")
     noisy: bool = option(False, "explore by noise in the parameters that the network learns, not by random actions")
     noisy_sigma: NonNegativeFloat = option(0.5, "deviation of that noise at the beginning, in 1 / sqrt(layer inputs)")

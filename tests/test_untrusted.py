@@ -442,14 +442,15 @@ def test_folders_may_have_any_name(name, run_folder, capfd):
     assert json.loads((folder / "evaluation.json").read_text())["populations"]
 
 
-SIZES = [10**30, 2**62, [10**15, 10**15], [10**15 + 1]]
+SIZES = [10**30, 2**62, [10**15, 10**15], [10**15 + 1], [1] * 5000]  # 5,000 layers take minutes to be described
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: str(sizes)[:20])
 def test_sizes_that_no_memory_has_are_a_sentence(sizes, tmp_path, capsys):
-    config = {**CARTPOLE, "model": {"hidden_sizes": sizes if isinstance(sizes, list) else [sizes]}}
-    file = written(tmp_path / "theirs.yaml", config)
-    assert "model" in error_of(train.main, ["--config", file], capsys)
+    for algorithm in ("ppo", "dqn"):
+        model = {"hidden_sizes": sizes if isinstance(sizes, list) else [sizes]}
+        file = written(tmp_path / "theirs.yaml", {**CARTPOLE, "algorithm": algorithm, "model": model})
+        assert "model" in error_of(train.main, ["--config", file], capsys)
 
 
 @pytest.mark.parametrize("payoff", [10**400, 1e308, -1e31, float("nan")])

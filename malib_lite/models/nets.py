@@ -7,10 +7,11 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from math import prod, sqrt
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import MaxLen
 from gymnasium import spaces
 from torch import nn
 
@@ -20,6 +21,7 @@ from malib_lite.models.distributions import DiagGaussian, MaskedCategorical, Mul
 from malib_lite.models.images import ImageEncoder, Images, channel_order
 from malib_lite.untrusted import check_import
 
+HiddenSizes = Annotated[tuple[PositiveInt, ...], MaxLen(64)]  # thousands of layers would take minutes to be made
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
 
@@ -27,7 +29,7 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 class NetConfig:
     """A perceptron, behind convolutions where observations are images; or a network of one's own."""
 
-    hidden_sizes: tuple[PositiveInt, ...] = option((64, 64), "units of each hidden layer; none makes a linear map")
+    hidden_sizes: HiddenSizes = option((64, 64), "units of each hidden layer; none makes a linear map")
     activation: Literal["tanh", "relu", "elu"] = option("tanh", "nonlinearity after each hidden layer")
     layer_norm: bool = option(False, "normalise each hidden layer before its nonlinearity")
     images: Images = option("auto", "where channels of images stand; auto: found by shape; flat: no convolutions")
