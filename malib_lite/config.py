@@ -27,6 +27,8 @@ from typing_extensions import dataclass_transform
 
 PositiveInt = Annotated[int, Interval(gt=0, le=10**15)]  # arrays have no more elements, and nobody counts so far
 NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFew = Annotated[int, Interval(gt=0, le=100)]  # of what has learners of its own
+NonNegativeFew = Annotated[int, Interval(ge=0, le=100)]
 PositiveFloat = Annotated[float, Gt(0.0)]
 NonNegativeFloat = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]

@@ -457,3 +457,10 @@ def test_sizes_that_no_memory_has_are_a_sentence(sizes, tmp_path, capsys):
 def test_payoffs_of_a_matrix_are_numbers_that_can_be_recorded(payoff, tmp_path, capsys):
     game = {"scenario": "marl", "env": "matrix/custom", "env_config": {"payoffs": [[[payoff, 0], [0, 1]]]}}
     assert "'payoffs[0][0][0]'" in error_of(train.main, ["--config", written(tmp_path / "g.yaml", game)], capsys)
+
+
+@pytest.mark.parametrize("key", ["league.main", "league.main_exploiters", "league.league_exploiters", "psro.pipeline"])
+def test_a_file_asks_for_no_million_learners(key, tmp_path, capsys):
+    section, _, name = key.partition(".")
+    file = written(tmp_path / "theirs.yaml", {"scenario": section, "env": ROCK, section: {name: 10**6}})
+    assert f"'{key}' = 1000000" in error_of(train.main, ["--config", file], capsys)

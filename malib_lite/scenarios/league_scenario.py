@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from malib_lite.backend.members import Member, MemberCache
-from malib_lite.config import ConfigError, NonNegativeInt, PositiveInt, build, config, option, to_dict
+from malib_lite.config import ConfigError, NonNegativeFew, PositiveFew, PositiveInt, build, config, option, to_dict
 from malib_lite.contracts.exact import ExactGame
 from malib_lite.population.exhibition import Exhibition, Meeting
 from malib_lite.population.exploitability import ExactEvaluator, exact_game
@@ -69,9 +69,9 @@ class LeagueConfig(LeagueRules):
     """Who is in the league, and the rules that they play by."""
 
     max_iteration: PositiveInt = option(30, "generations; every learner trains --steps in each of its seats in each")
-    main: PositiveInt = option(1, "main agents: they are to become robust")
-    main_exploiters: NonNegativeInt = option(1, "learners that look for the main agents' weaknesses")
-    league_exploiters: NonNegativeInt = option(1, "learners that look for what the whole league cannot do")
+    main: PositiveFew = option(1, "main agents: they are to become robust")
+    main_exploiters: NonNegativeFew = option(1, "learners that look for the main agents' weaknesses")
+    league_exploiters: NonNegativeFew = option(1, "learners that look for what the whole league cannot do")
     min_steps: PositiveInt = option(20_000, "steps that a learner trains at least, per seat, before it is frozen again")
     max_steps: PositiveInt = option(40_000, "steps after which it is frozen whatever it wins")
     rating_episodes: PositiveInt = option(

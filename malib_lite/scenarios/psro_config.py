@@ -12,6 +12,7 @@ from malib_lite.config import (
     ConfigError,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFew,
     PositiveInt,
     config,
     option,
@@ -55,7 +56,7 @@ class PSROConfig(PopulationConfig):
         "best responses that gain no more are kept out; None: all are added, but for exact ones of no use",
     )
     second_chances: NonNegativeInt = option(0, "how often those that gain too little are trained on before")
-    pipeline: PositiveInt = option(
+    pipeline: PositiveFew = option(
         1, "policies of each player that learn at the same time, each against the population and those below it (P2SRO)"
     )
     target: NonNegativeFloat | None = option(None, "NashConv at which the run is over")
